@@ -1,0 +1,158 @@
+"""Fixtures: filesystems with real faults, each of which says what it needs.
+
+They are slow to make, so each is made once and given to one test after another, empty again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from filesystems import faults
+from filesystems.frozen import FreezableMount, freezable_mount
+from filesystems.mounts import MountPoint, scratch_directory, tmpfs_mount
+from filesystems.processes import AnotherUser, another_user
+from filesystems.waiting import busy_threads, wait_until
+
+from trio_mkdir import pending_rollbacks
+
+
+def empty(directory: Path) -> None:
+    """Remove all that is in a directory."""
+    for entry in os.scandir(directory):
+        if entry.name == "lost+found":
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A directory on the disk that every user may traverse."""
+    with scratch_directory() as path:
+        yield path
+
+
+@pytest.fixture(scope="session")
+def _freezable(scratch: Path) -> Iterator[FreezableMount]:
+    with freezable_mount(scratch) as mount:
+        yield mount
+
+
+@pytest.fixture
+def freezable(_freezable: FreezableMount) -> Iterator[FreezableMount]:
+    """An ext4 of its own with ``.path``, ``.freeze()`` and ``.thaw()``, thawed whatever happens."""
+    yield _freezable
+    _freezable.thaw()
+    wait_until(lambda: not pending_rollbacks() and not busy_threads())
+    empty(_freezable.path)
+
+
+@pytest.fixture(scope="session")
+def _tmpfs(scratch: Path) -> Iterator[MountPoint]:
+    with tmpfs_mount(scratch) as mount:
+        yield mount
+
+
+@pytest.fixture
+def tmpfs(_tmpfs: MountPoint) -> Iterator[Path]:
+    """A filesystem on which nothing is wrong."""
+    yield _tmpfs.path
+    empty(_tmpfs.path)
+
+
+# Faults
+
+
+@pytest.fixture(scope="session")
+def _no_space(scratch: Path) -> Iterator[MountPoint]:
+    with faults.no_space(scratch) as mount:
+        yield mount
+
+
+@pytest.fixture
+def no_space(_no_space: MountPoint) -> Iterator[Path]:
+    """ENOSPC for the fourth directory."""
+    yield _no_space.path
+    empty(_no_space.path)
+
+
+@pytest.fixture(scope="session")
+def _no_quota(scratch: Path) -> Iterator[faults.Quota]:
+    with faults.no_quota(scratch) as quota:
+        yield quota
+
+
+@pytest.fixture
+def no_quota(_no_quota: faults.Quota) -> Iterator[faults.Quota]:
+    """EDQUOT for every directory in ``.path``, until ``.lift()``."""
+    yield _no_quota
+    _no_quota.lift()
+    empty(_no_quota.path)
+    _no_quota.limit()
+
+
+@pytest.fixture(scope="session")
+def read_only(scratch: Path) -> Iterator[Path]:
+    """EROFS, on a filesystem where ``there/deep`` stands."""
+    with faults.read_only(scratch) as mount:
+        yield mount.path
+
+
+@pytest.fixture
+def immutable(freezable: FreezableMount) -> Iterator[Path]:
+    """EPERM, for root too."""
+    with faults.immutable(freezable.path / "immutable") as path:
+        yield path
+
+
+@pytest.fixture(scope="session")
+def too_many_links(scratch: Path) -> Iterator[Path]:
+    """EMLINK."""
+    with faults.too_many_links(scratch) as path:
+        yield path
+
+
+@pytest.fixture
+def mortal(scratch: Path) -> Iterator[faults.MortalMount]:
+    """An ext4 that answers EIO after ``.shut_down()``; each test has one of its own."""
+    with faults.mortal(scratch) as mount:
+        yield mount
+
+
+@pytest.fixture
+def shut_down(mortal: faults.MortalMount) -> Path:
+    """EIO."""
+    mortal.shut_down()
+    return mortal.path
+
+
+@pytest.fixture
+def no_descendants() -> Iterator[faults.ControlGroup]:
+    """EAGAIN for every directory in ``.path``, until ``.allow(...)``."""
+    with faults.no_descendants() as group:
+        yield group
+
+
+@pytest.fixture
+def vanishing_mount(scratch: Path) -> Iterator[MountPoint]:
+    """ENOSPC for the fourth directory, and a ``.vanish()`` that uncovers what is ``.beneath()``."""
+    with faults.no_space(scratch) as mount:
+        yield mount
+
+
+@pytest.fixture
+def as_user() -> AnotherUser:
+    """EACCES: ``.run`` runs a snippet of Python as somebody who is not root."""
+    return another_user()
+
+
+@pytest.fixture
+def without_new_threads() -> AnotherUser:
+    """``.run`` runs a snippet of Python in a process that cannot start a thread."""
+    return another_user(threads=False)

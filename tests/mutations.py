@@ -1,0 +1,166 @@
+"""A test of the tests: puts well-known bugs back, one at a time, and wants something to turn red.
+
+Run as a script. Each bug is a change of a line or two in a copy of the package; the tests that
+should notice run against that copy. Exits with 1 if one of them notices nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import attrs
+
+ROOT = Path(__file__).parent.parent
+CORE = (
+    "test_walk.py",
+    "test_transaction.py",
+    "test_shared.py",
+    "test_shared_parents.py",
+    "test_nursery.py",
+    "test_sweeps.py",
+    "test_fuse_faults.py",
+    "test_faults.py",
+    "test_hung_mount.py",
+)
+AT_MOST = 300.0
+"""Seconds for the tests of one bug: a bug may also make them hang."""
+
+
+@attrs.frozen
+class Mutation:
+    """One bug: in ``module``, ``good`` becomes ``bad``."""
+
+    name: str
+    module: str
+    good: str
+    bad: str
+    times: int = 1
+
+
+MUTATIONS = [
+    Mutation(
+        "trusting the return value of run_sync: a late thread undoes nothing",
+        "_visit.py",
+        "            yield from self.noted(self.transaction.undo(self))\n",
+        "            pass\n",
+    ),
+    Mutation(
+        "trusting the return value of run_sync: cancelled means that nothing was made",
+        "_call.py",
+        "            if transaction.undoable or transaction.ambiguous:\n",
+        "            if transaction.ambiguous:\n",
+    ),
+    Mutation(
+        "no second look after EEXIST",
+        "_walk.py",
+        "        if exists and not leaf:\n",
+        "        if exists:\n",
+    ),
+    Mutation(
+        "rollback without looking at who relies on it",
+        "_shared.py",
+        "            if not entry.holders:\n                if state is State.PROVISIONAL:\n",
+        "            if True:\n                if state is State.PROVISIONAL:\n",
+    ),
+    Mutation(
+        "what succeeded is not final",
+        "_shared.py",
+        "                    entry.state = State.FINAL\n",
+        "                    pass\n",
+    ),
+    Mutation(
+        "unshielded rollback",
+        "_rollback.py",
+        "trio.CancelScope(shield=True)",
+        "trio.CancelScope(shield=False)",
+        times=2,
+    ),
+    Mutation(
+        "rollback above a stuck call",
+        "_transaction.py",
+        "            if mine and blocked.isdisjoint(item.paths):\n",
+        "            if mine:\n",
+    ),
+    Mutation(
+        "a limiter token lost",
+        "_step.py",
+        "        self._limiter.release_on_behalf_of(self._visit)\n",
+        "        pass\n",
+    ),
+    Mutation(
+        "removing by path instead of inode",
+        "_transaction.py",
+        "            if identity == entry.identity and entry.state is State.REMOVING:\n",
+        "            if entry.state is State.REMOVING:\n",
+    ),
+    Mutation(
+        "knowing directories by path instead of inode",
+        "_transaction.py",
+        "        return status.st_dev, status.st_ino\n",
+        "        return status.st_dev, hash(path)\n",
+    ),
+    Mutation(
+        "a second system call beside one that is stuck",
+        "_call.py",
+        "            answered = await _step.wait(visit, seconds=self._policy.step_timeout)\n",
+        "            return False\n",
+    ),
+    Mutation(
+        "never looking at the mount table again",
+        "_call.py",
+        "        if mount != self._mount:\n",
+        "        if False:\n",
+    ),
+]
+
+
+def notices(mutation: Mutation, scratch: Path) -> tuple[bool, str]:
+    """Whether a test turns red, and what it said last."""
+    copy = scratch / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    for folder in ("trio_mkdir", "tests", "examples"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    module = copy / "trio_mkdir" / mutation.module
+    text = module.read_text(encoding="utf-8")
+    if text.count(mutation.good) != mutation.times:
+        raise SystemExit(f"{mutation.name}: {mutation.module} has changed; adapt the mutation")
+    module.write_text(text.replace(mutation.good, mutation.bad), encoding="utf-8")
+    tests = [name for name in CORE if (copy / "tests" / name).exists()]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    try:
+        run = subprocess.run(  # noqa: S603 - our own tests
+            [*command, *(f"tests/{name}" for name in tests)],
+            cwd=copy,
+            env={**os.environ, "PYTHONPATH": str(copy)},
+            capture_output=True,
+            text=True,
+            timeout=AT_MOST,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return True, f"hung for {AT_MOST:g} s"
+    said = run.stdout.strip().splitlines() or ["nothing"]
+    failed = next((line for line in said if line.startswith(("FAILED", "ERROR"))), said[-1])
+    return run.returncode == 1, failed
+
+
+def main() -> int:
+    """Put every bug back once."""
+    survivors = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        for mutation in MUTATIONS:
+            noticed, said = notices(mutation, Path(scratch))
+            survivors += not noticed
+            print(f"{'noticed ' if noticed else 'SURVIVED'}  {mutation.name}\n          {said}")
+    print(f"{len(MUTATIONS) - survivors} of {len(MUTATIONS)} bugs were noticed")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Making directories with trio: a deadline, a retry strategy and a rollback that work together."""
+
+from __future__ import annotations
+
+from ._backoff import BackoffPolicy, Budget
+from ._causes import RootCause
+from ._errors import (
+    MkdirBlockingIOError,
+    MkdirBrokenPipeError,
+    MkdirChildProcessError,
+    MkdirConnectionAbortedError,
+    MkdirConnectionRefusedError,
+    MkdirConnectionResetError,
+    MkdirError,
+    MkdirFileExistsError,
+    MkdirFileNotFoundError,
+    MkdirInterruptedError,
+    MkdirIsADirectoryError,
+    MkdirNotADirectoryError,
+    MkdirPermissionError,
+    MkdirProcessLookupError,
+    MkdirTimeoutError,
+    MountStalled,
+    RollbackError,
+    StepTimeout,
+)
+from ._events import (
+    DebtPaid,
+    DebtTaken,
+    Event,
+    Kept,
+    LateAnswer,
+    Made,
+    PendingRollback,
+    ReliedOn,
+    Removed,
+    Report,
+    RetryScheduled,
+    StepAnswered,
+    StepStarted,
+    StepTimedOut,
+)
+from ._makedirs import makedirs, mkdir, pending_rollbacks, wait_settled
+from ._mounts import Mount
+from ._nursery import RollbackNursery, open_rollback_nursery
+from ._policy import Policy
+from ._util import publish
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackoffPolicy",
+    "Budget",
+    "DebtPaid",
+    "DebtTaken",
+    "Event",
+    "Kept",
+    "LateAnswer",
+    "Made",
+    "MkdirBlockingIOError",
+    "MkdirBrokenPipeError",
+    "MkdirChildProcessError",
+    "MkdirConnectionAbortedError",
+    "MkdirConnectionRefusedError",
+    "MkdirConnectionResetError",
+    "MkdirError",
+    "MkdirFileExistsError",
+    "MkdirFileNotFoundError",
+    "MkdirInterruptedError",
+    "MkdirIsADirectoryError",
+    "MkdirNotADirectoryError",
+    "MkdirPermissionError",
+    "MkdirProcessLookupError",
+    "MkdirTimeoutError",
+    "Mount",
+    "MountStalled",
+    "PendingRollback",
+    "Policy",
+    "ReliedOn",
+    "Removed",
+    "Report",
+    "RetryScheduled",
+    "RollbackError",
+    "RollbackNursery",
+    "RootCause",
+    "StepAnswered",
+    "StepStarted",
+    "StepTimedOut",
+    "StepTimeout",
+    "makedirs",
+    "mkdir",
+    "open_rollback_nursery",
+    "pending_rollbacks",
+    "wait_settled",
+]
+
+publish(globals(), __all__)

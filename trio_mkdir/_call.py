@@ -1,0 +1,297 @@
+"""One call: steps until the path stands, then commit; or rollback, however it ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from . import _step
+from ._causes import RootCause
+from ._errors import MkdirError, MountStalled, StepTimeout, mkdir_error
+from ._events import (
+    Recorder,
+    Report,
+    RetryScheduled,
+    StepTimedOut,
+)
+from ._paths import parent_of
+from ._registry import registry
+from ._retries import Retries
+from ._rollback import Rollback
+from ._transaction import BeingRemoved, Transaction
+from ._visit import Visit, Work
+from ._walk import Failed, Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from ._handshake import Operation
+    from ._paths import AnyPath, Target
+    from ._policy import Policy
+    from ._shared import Entry
+    from ._walk import Program
+
+_random: Final = random.Random()  # noqa: S311 - jitter, not a secret
+_LACK_OF_SPACE: Final = {RootCause.NO_SPACE, RootCause.NO_QUOTA}
+_NAMES_MOUNT: Final = {RootCause.NOT_PERMITTED, RootCause.READ_ONLY, RootCause.DISCONNECTED}
+
+
+class Call:
+    """Makes one target. ``run`` it once."""
+
+    __slots__ = (
+        "_began",
+        "_filesystem",
+        "_mount",
+        "_policy",
+        "_retries",
+        "_troubled",
+        "_visits",
+        "_walk",
+        "_work",
+        "recorder",
+        "target",
+        "transaction",
+        "workers",
+    )
+
+    def __init__(self, target: Target, policy: Policy, outer: tuple[Transaction, ...] = ()) -> None:
+        self.target = target
+        self._policy = policy
+        self._filesystem = policy.filesystem or registry.operating_system
+        self._mount = self._filesystem.mount(target.path)
+        self.workers = registry.workers.on(self._mount)
+        self.recorder = Recorder(policy.observers)
+        self.transaction = Transaction(
+            registry.tree,
+            self._filesystem,
+            policy,
+            self.recorder,
+            _random,
+            registry.workers,
+            self.workers,
+            target.prefixes,
+            outer,
+        )
+        self._walk = Walk(target, self._filesystem, self.transaction.made)
+        self.transaction.ambiguous = self._walk.ambiguous
+        self._work = Work(self._walk.run())
+        self._retries: Retries | None = None
+        self._visits: list[Visit] = []  # those that may not have been answered
+        self._troubled = False
+        self._began = trio.current_time()
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> Report:
+        """Make it; on any exception undo it first.
+
+        Protected from KeyboardInterrupt, which then arrives like a cancellation: at a checkpoint.
+        """
+        registry.tree.begin(self.transaction)
+        try:
+            await self._make()
+            self._succeed()
+        except BaseException as failure:
+            try:
+                await self._roll_back()  # noqa: ASYNC102 - shielded and bounded inside
+            finally:
+                self._fail(failure)
+            raise
+        return self._report()
+
+    def _succeed(self) -> None:
+        self.transaction.commit()
+
+    def _fail(self, failure: BaseException) -> None:
+        if isinstance(failure, MkdirError):
+            self._explain(failure)
+
+    # Making
+
+    stays_provisional = False
+    """Whether what it made is not final when it succeeds."""
+
+    async def _make(self) -> None:
+        while True:
+            try:
+                if await self._visit(self._forward):
+                    break
+            except Failed as failure:
+                await self._try_again(failure)
+            except BeingRemoved as removal:
+                await self._wait_removed(removal.entry)
+        if self._troubled:
+            self._check_mount(Failed(errno.ENODEV, self.target.path))
+
+    def _forward(self, visit: Visit) -> Generator[Operation, None, bool]:
+        transaction = self.transaction
+        try:
+            done = yield from visit.sliced(self._work)
+            if not done:
+                yield from visit.while_wanted(transaction.enter())
+                return False
+            alone = registry.tree.alone(transaction)
+            # Entered, it is safe from a call that takes it for one of its own that is gone.
+            if self.stays_provisional or not alone:
+                yield from visit.while_wanted(transaction.enter(strictly=self.stays_provisional))
+            if not alone:
+                yield from visit.while_wanted(transaction.hold(self._walk.mine))
+        except BaseException:
+            yield from visit.while_wanted(transaction.enter())
+            raise
+        return True
+
+    async def _visit(self, errand: Callable[[Visit], Generator[Operation, None, bool]]) -> bool:
+        """Send a worker on ``errand`` and wait for it as often as the policy allows."""
+        if self.workers.stuck >= min(self._policy.stall_after, self._policy.workers):
+            await trio.lowlevel.checkpoint()
+            raise self._error(
+                Failed(errno.ETIMEDOUT, self.target.path, RootCause.TIMED_OUT), MountStalled
+            )
+        visit = Visit(
+            self.transaction,
+            self.workers,
+            registry.workers,
+            registry.debts,
+            errand,
+            self._walk,
+        )
+        self._visits.append(visit)
+        self.recorder.step(self.target.path)
+        try:
+            answered = await _step.start(
+                visit, workers=self._policy.workers, seconds=self._policy.step_timeout
+            )
+        except RuntimeError as error:
+            visit.leave()
+            self._visits.remove(visit)
+            # threading says "can't start new thread" for the EAGAIN of pthread_create(3).
+            path, cause = self.target.path, RootCause.NO_RESOURCES
+            raise Failed(errno.EAGAIN, path, cause, str(error)) from None
+        while not answered:
+            await self._timed_out(visit)
+            answered = await _step.wait(visit, seconds=self._policy.step_timeout)
+        self._visits.remove(visit)
+        failure = visit.failure
+        if failure is None:
+            self.recorder.answered(self.target.path, None)
+            return visit.done
+        number = failure.number if isinstance(failure, Failed) else None
+        self.recorder.answered(self.target.path, number)
+        raise failure
+
+    async def _timed_out(self, visit: Visit) -> None:
+        """Decide whether to wait for the same system call once more."""
+        visit.count_as_stuck()
+        operation = visit.operation
+        path = self.target.path if operation is None else operation[1]
+        self.recorder.tell(StepTimedOut, path, self._policy.step_timeout)
+        await self._try_again(Failed(errno.ETIMEDOUT, path, RootCause.TIMED_OUT), StepTimeout)
+
+    async def _wait_removed(self, entry: Entry) -> None:
+        """Another call is removing a directory on our path; look again when it has."""
+        self._troubled = True
+        with trio.move_on_after(self._policy.step_timeout) as scope:
+            await _step.until(partial(registry.tree.when_removed, entry))
+        if scope.cancelled_caught:
+            self.recorder.tell(StepTimedOut, entry.path, self._policy.step_timeout)
+            await self._try_again(
+                Failed(errno.ETIMEDOUT, entry.path, RootCause.TIMED_OUT), StepTimeout
+            )
+
+    # Trying again
+
+    async def _try_again(self, failure: Failed, kind: type[MkdirError] | None = None) -> None:  # noqa: ASYNC910 - the visits around it are
+        """Return when it is time for the next attempt; raise if there is none."""
+        self._troubled = True
+        self._check_mount(failure, kind)
+        if self._retries is None:
+            self._retries = Retries(self._policy, _random, trio.current_time)
+        delay = self._retries.next_delay(failure.cause, self._walk.progress)
+        if delay is None:
+            raise self._error(failure, kind) from None
+        self.recorder.tell(RetryScheduled, failure.path, failure.cause, failure.number, delay)
+        if failure.cause in _LACK_OF_SPACE and self._policy.reclaim is not None:
+            try:
+                snapshot = await self._statvfs(parent_of(failure.path) or failure.path)
+            except Failed as also:
+                failure.note = f"statvfs of {also.path!r}: {os.strerror(also.number)}"
+                raise self._error(failure, kind) from None
+            given = self.target.as_given(failure.path)
+            await self._policy.reclaim(given, failure.cause, snapshot)
+        if failure.cause is RootCause.VANISHED or (
+            failure.cause is RootCause.STALE and not self._walk.arrived
+        ):
+            self._walk.restart()
+        if kind is None:
+            self._work = Work(self._walk.run())
+        if delay:
+            await trio.sleep(delay)
+        # Once more: what matters is what the next attempt meets.
+        self._check_mount(failure, kind)
+
+    async def _statvfs(self, path: AnyPath) -> os.statvfs_result:
+        found: list[os.statvfs_result] = []
+
+        def look() -> Program:
+            yield "statvfs", path
+            try:
+                found.append(self._filesystem.statvfs(path))
+            except OSError as error:
+                raise Failed(error.errno or errno.EIO, path) from None
+
+        await self._visit(partial(Visit.sliced, work=Work(look())))
+        return found[0]
+
+    def _check_mount(self, failure: Failed, kind: type[MkdirError] | None = None) -> None:
+        """After trouble, never go on where the mount that the call began on is gone."""
+        mount = self._filesystem.mount(self.target.path)
+        if mount != self._mount:
+            failure.cause = RootCause.DISCONNECTED
+            failure.note = f"it began on the mount {self._mount} and the path is now on {mount}"
+            raise self._error(failure, kind) from None
+
+    def _error(self, failure: Failed, kind: type[MkdirError] | None = None) -> MkdirError:
+        path = self.target.as_given(failure.path)
+        error = mkdir_error(failure.number, path, failure.cause, self._mount, kind=kind)
+        if failure.cause in _NAMES_MOUNT or kind is not None:
+            error.add_note(f"on the mount {self._mount}")
+        if failure.note:
+            error.add_note(failure.note)
+        return error
+
+    # Undoing
+
+    async def _roll_back(self) -> None:
+        # First every thread learns that we are gone: from here on none makes anything more.
+        for visit in self._visits:
+            visit.leave()
+        transaction = self.transaction
+        rollback = Rollback(transaction, self._policy, self.target.path, _random)
+        try:
+            if transaction.undoable or transaction.ambiguous:
+                await rollback.undo([self.workers], afterwards=transaction.tell_ambiguous)
+            await rollback.wait()
+        finally:
+            rollback.leave(self._visits)
+
+    # Telling
+
+    def _report(self) -> Report:
+        elapsed = trio.current_time() - self._began
+        return self.recorder.report(self.target.given, self.target.as_given, elapsed)
+
+    def _explain(self, error: MkdirError) -> None:
+        error.report = report = self._report()
+        for kept in report.kept:
+            error.add_note(f"left {kept.path!r}: {kept.why}")
+        for debt in report.pending:
+            error.add_note(
+                f"{debt.path!r} waits for a system call ({debt.operation}) that has not returned"
+                f" on {debt.mount_point}; it is undone when it does"
+            )

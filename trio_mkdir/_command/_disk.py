@@ -1,0 +1,54 @@
+"""What the command itself does in the filesystem, beside the library; it may block.
+
+Plain synchronous code, for threads.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from . import _modes
+
+
+def correct_mode(path: str, mode: int, explicit: int) -> None:
+    """Give a new directory the bits of its mode that ``mkdir(2)`` has not given it."""
+    try:
+        # Of what was made, not of what may have taken its place.
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except PermissionError:  # its own mode forbids it
+        _correct(path, mode, explicit)
+        return
+    try:
+        _correct(directory, mode, explicit)
+    finally:
+        os.close(directory)
+
+
+def _correct(directory: int | str, mode: int, explicit: int) -> None:
+    wanted = _modes.corrected(os.stat(directory).st_mode, mode, explicit)
+    if wanted is not None:
+        os.chmod(directory, wanted)
+
+
+def obstacle(path: str, number: int) -> tuple[str, int]:
+    """What is in the way of ``path`` when one comes from the top, as GNU does; and its errno.
+
+    The kernel answers ``number`` for ``path`` as a whole, whatever directory above it is meant.
+    """
+    for end in range(1, len(path)):
+        if path[end] != "/" or path[end - 1] == "/":
+            continue
+        above, below = path[:end], path[end:].strip("/")
+        name = above if below else path
+        try:
+            if not stat.S_ISDIR(os.stat(above).st_mode):
+                return name, errno.ENOTDIR
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                return name, error.errno or number
+            return (name, errno.EEXIST) if os.path.islink(above) else (path, number)
+        if not os.access(above, os.X_OK, effective_ids=True):
+            return name, errno.EACCES
+    return path, number

@@ -1,0 +1,70 @@
+"""From the arguments to the status."""
+
+# Imported is what the path taken needs, when it needs it: start-up is most of the command's time.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import os
+import sys
+
+from trio_mkdir import __version__
+
+from ._modes import Plan
+from ._options import UsageError, help_text, parse
+from ._quoting import quote
+from ._voice import FAILED, Voice
+
+TYPE_CHECKING = False  # type checkers know the name; importing typing for it would cost time
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._options import Options
+
+LABELLING = ("/sys/fs/selinux/enforce", "/sys/fs/smackfs/load2")  # where SELinux or SMACK is in use
+
+
+def main() -> int:
+    """Do what `sys.argv` asks for and return the command's exit status."""
+    called = os.path.basename(sys.argv[0])
+    voice = Voice("trio-mkdir" if called == "__main__.py" else called)
+    try:
+        options = parse(sys.argv[1:])
+        _warn_of_contexts(options.contexts, voice)
+        if options.help:
+            return voice.end_with(help_text(voice.program))
+        if options.version:
+            return voice.end_with(f"trio-mkdir {__version__}\n")
+        if not options.operands:
+            raise UsageError("missing operand", hint=True)
+        plan = _plan(options)
+    except UsageError as error:
+        voice.complain(error.message)
+        if error.hint:
+            voice.err(f"Try '{voice.program} --help' for more information.\n")
+        return FAILED
+    if plan.umask is not None:
+        os.umask(plan.umask)
+    from ._front import in_child
+    from ._work import work
+
+    return in_child(lambda front: work(options, plan, voice, front), voice)
+
+
+def _plan(options: Options) -> Plan:
+    umask = os.umask(0)
+    os.umask(umask)
+    try:
+        return Plan(options.mode, parents=options.parents, umask=umask)
+    except ValueError:
+        raise UsageError(f"invalid mode {quote(options.mode or '')}") from None
+
+
+def _warn_of_contexts(contexts: Iterable[str | None], voice: Voice) -> None:
+    if contexts and any(map(os.path.exists, LABELLING)):
+        raise UsageError("-Z and --context are not supported on an SELinux/SMACK-enabled kernel")
+    for context in contexts:
+        if context is not None:
+            voice.complain(
+                "warning: ignoring --context; it requires an SELinux/SMACK-enabled kernel"
+            )

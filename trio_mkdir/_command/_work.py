@@ -1,0 +1,280 @@
+"""The work, in the child process: one operand after the other, and what is said of each."""
+
+# Imported is what the path taken needs, when it needs it: start-up is most of the command's time.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+
+from ._disk import correct_mode, obstacle
+from ._front import SIGNALLED
+from ._quoting import quote, quote_for_shell
+from ._voice import FAILED
+
+if sys.version_info < (3, 11):  # pragma: no cover - trio depends on it there
+    from exceptiongroup import BaseExceptionGroup
+
+TYPE_CHECKING = False  # type checkers know the name; importing typing for it would cost time
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+    import trio
+
+    from trio_mkdir import Policy, Report, RollbackNursery, RootCause
+
+    from ._front import Front
+    from ._modes import Plan
+    from ._options import Options
+    from ._voice import Voice
+
+TIMED_OUT = 124  # as timeout(1)
+SILENCE = "the filesystem does not answer"  # the text of ETIMEDOUT would be an answer
+_MAY_BE_ABOVE = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.EACCES,
+    errno.ENAMETOOLONG,
+}
+
+
+def work(options: Options, plan: Plan, voice: Voice, front: Front) -> None:
+    """Make the operands, say what became of them, and stay for what is still owed."""
+    import logging
+
+    import trio
+
+    # What the library would warn of is said here, in the command's own form.
+    logging.getLogger("trio_mkdir").addHandler(logging.NullHandler())
+    trio.run(_run, options, plan, voice, front)
+
+
+async def _run(options: Options, plan: Plan, voice: Voice, front: Front) -> None:
+    import trio
+
+    from trio_mkdir import pending_rollbacks, wait_settled
+
+    maker = _Maker(options, plan, voice)
+    signals: list[int] = []
+    with trio.move_on_after(options.timeout) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_heed, front, scope, signals)
+            await maker.make_all(options.operands)
+            nursery.cancel_scope.cancel()
+    status = maker.status
+    if signals:
+        status = SIGNALLED + signals[0]
+        maker.tell_unfinished(f"interrupted by {signal.Signals(signals[0]).name}")
+    elif scope.cancelled_caught and not maker.done:
+        status = TIMED_OUT
+        maker.tell_unfinished(f"not done within {options.timeout:g} s")
+    pending = pending_rollbacks()
+    for debt in pending:
+        fate = "may still appear" if debt.operation == "mkdir" else "still stands"
+        voice.complain(
+            f"{quote(os.fsdecode(debt.path))} {fate}: {quote(debt.mount_point)} does not answer; "
+            f"process {os.getpid()} stays to undo it"
+        )
+    front.answer(voice.finish(status), stays=bool(pending))
+    if pending:
+        await wait_settled()
+
+
+async def _heed(front: Front, scope: trio.CancelScope, signals: list[int]) -> None:
+    import trio
+
+    await trio.lowlevel.wait_readable(front.orders)
+    signals.append(front.signal())
+    scope.cancel()
+
+
+class _Maker:
+    """Makes one operand after the other and tells what became of each."""
+
+    def __init__(self, options: Options, plan: Plan, voice: Voice) -> None:
+        self._options = options
+        self._plan = plan
+        self._voice = voice
+        self._policy = _policy(options)
+        self._operand: str | None = None  # the one in progress
+        self._nursery: RollbackNursery  # its own
+        self.status = 0
+        self.done = False
+
+    async def make_all(self, operands: Iterable[str]) -> None:  # noqa: ASYNC910 - there is one
+        """Make every one that can be made."""
+        for operand in operands:
+            self._operand = operand
+            failure = await self._make(operand)
+            if failure is None:
+                self._tell(operand, None)
+            else:
+                self.status = FAILED
+                await self._tell_failure(operand, failure)
+        self._operand = None
+        self.done = True
+
+    async def _make(self, operand: str) -> OSError | None:
+        """Make it wholly, its mode included, or not at all; what is returned prevented it."""
+        from trio_mkdir import open_rollback_nursery
+
+        failure = None
+        with _without_rollback_errors():
+            async with open_rollback_nursery(policy=self._policy) as self._nursery:
+                try:
+                    report = await self._mkdir(operand)
+                    if self._plan.final is not None and operand in report.created:
+                        await self._set_mode(operand, *self._plan.final)
+                except OSError as error:
+                    failure = error
+                    self._nursery.cancel_scope.cancel()
+        return failure
+
+    async def _mkdir(self, operand: str) -> Report:
+        plan, nursery = self._plan, self._nursery
+        if not self._options.parents:
+            return await nursery.mkdir(operand, plan.mode)
+        return await nursery.makedirs(
+            operand, plan.mode, exist_ok=True, parent_mode=plan.parent_mode
+        )
+
+    async def _set_mode(self, operand: str, mode: int, explicit: int) -> None:
+        import trio
+
+        try:
+            with trio.fail_after(self._options.step_timeout):
+                await trio.to_thread.run_sync(
+                    correct_mode, operand, mode, explicit, abandon_on_cancel=True
+                )
+        except trio.TooSlowError:
+            raise CannotSetMode(errno.ETIMEDOUT, SILENCE, operand) from None
+        except OSError as error:
+            raise CannotSetMode(error.errno, error.strerror, operand) from None
+
+    async def _tell_failure(self, operand: str, error: OSError) -> None:
+        self._voice.complain(await self._sentence(error))
+        cause: RootCause | None = getattr(error, "root_cause", None)
+        self._tell(
+            operand,
+            {
+                "errno": error.errno,
+                "name": errno.errorcode.get(error.errno or 0),
+                "message": error.strerror,
+                "root_cause": None if cause is None else cause.name,
+                "path": error.filename,
+                "notes": getattr(error, "__notes__", []),
+            },
+        )
+
+    async def _sentence(self, error: OSError) -> str:
+        """GNU's sentence, and more where GNU has none. A checkpoint only if it has to look."""
+        from trio_mkdir import MkdirError, MountStalled, RootCause, StepTimeout
+
+        path, why = os.fsdecode(error.filename), error.strerror
+        if isinstance(error, CannotSetMode):
+            return f"cannot change permissions of {quote(path)}: {why}"  # noqa: ASYNC910
+        if isinstance(error, (StepTimeout, MountStalled)):
+            why = SILENCE
+        elif isinstance(error, MkdirError) and error.root_cause is RootCause.DISCONNECTED:
+            why = ", ".join([str(why), *getattr(error, "__notes__", [])])
+        elif self._options.parents and error.errno in _MAY_BE_ABOVE:
+            path, why = await self._seen_from_the_top(path, error.errno)
+        return f"cannot create directory {quote(path)}: {why}"  # noqa: ASYNC910
+
+    async def _seen_from_the_top(self, path: str, number: int) -> tuple[str, str]:
+        import trio
+
+        with trio.move_on_after(self._options.step_timeout):
+            path, number = await trio.to_thread.run_sync(
+                obstacle, path, number, abandon_on_cancel=True
+            )
+        return path, os.strerror(number)
+
+    def tell_unfinished(self, why: str) -> None:
+        """Tell of the operand in progress, if there is one, that it was cancelled."""
+        if self._operand is None:
+            return
+        self._voice.complain(f"cannot create directory {quote(self._operand)}: {why}")
+        self._tell(
+            self._operand,
+            {
+                "errno": None,
+                "name": None,
+                "message": why,
+                "root_cause": None,
+                "path": self._operand,
+                "notes": [],
+            },
+        )
+
+    def _tell(self, operand: str, error: dict[str, object] | None) -> None:
+        report = self._nursery.report
+        for kept in report.kept:
+            self._voice.complain(f"{quote(os.fsdecode(kept.path))} is left: {kept.why}")
+        if self._options.verbose:
+            self._tell_verbosely(report, stands=error is None)
+        if self._options.json:
+            self._voice.out(_in_json(report, operand, error))
+
+    def _tell_verbosely(self, report: Report, *, stands: bool) -> None:
+        say = self._voice.err if self._options.json else self._voice.out
+        # What is created stands, or is removed below, or is left. Of a failure that is known only
+        # where the rollback got to it: the rest may go when nobody can be told any more.
+        known = {*report.removed, *(kept.path for kept in report.kept)}
+        created = [path for path in report.created if stands or path in known]
+        for deed, paths in (("created", created), ("removed", report.removed)):
+            for path in paths:
+                name = quote_for_shell(os.fsdecode(path))
+                say(f"{self._voice.program}: {deed} directory {name}\n")
+
+
+@contextlib.contextmanager
+def _without_rollback_errors() -> Generator[None, None, None]:
+    """Let go of what a rollback could not do: it is told of what the report says was kept."""
+    from trio_mkdir import RollbackError
+
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        told, others = group.split(RollbackError)
+        if told is None:
+            raise
+        if others is not None:
+            raise others from None
+
+
+class CannotSetMode(OSError):
+    """The directory was made, and its mode could not be set."""
+
+
+def _in_json(report: Report, operand: str, error: dict[str, object] | None) -> str:
+    import enum
+    import json
+
+    import attrs
+
+    def plain(_owner: object, _field: object, value: object) -> object:
+        return value.name if isinstance(value, enum.Enum) else value
+
+    record = attrs.asdict(report, value_serializer=plain)
+    return json.dumps({**record, "path": operand, "error": error}) + "\n"
+
+
+def _policy(options: Options) -> Policy:
+    import attrs
+
+    from trio_mkdir import Policy
+
+    policy = Policy(step_timeout=options.step_timeout)
+    if options.retries is None:
+        return policy
+    retries = {
+        cause: attrs.evolve(backoff, max_retries=options.retries)
+        for cause, backoff in policy.retries.items()
+    }
+    return attrs.evolve(policy, retries=retries)

@@ -1,0 +1,166 @@
+"""The errors: OSErrors of the class that Python gives their errno, with cause and report."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from ._causes import RootCause
+from ._events import Report
+
+if TYPE_CHECKING:
+    from ._mounts import Mount
+    from ._paths import AnyPath
+
+
+class MkdirError(OSError):
+    """A directory could not be made. Nothing that the call made is left, unless the report says so.
+
+    It is always of the subclass that `OSError` itself would give its errno: ``except
+    PermissionError`` and ``except MkdirError`` both catch an EACCES. ``errno``, ``strerror`` and
+    ``filename`` are the kernel's answer and the path at which it came.
+
+    Not raised for bad arguments (`TypeError`, `ValueError`), nor on cancellation, which goes
+    through as `trio.Cancelled`.
+    """
+
+    root_cause: RootCause = RootCause.OTHER
+    """Why it failed, as the policy sees it."""
+    report: Report = Report("")
+    """What was tried, undone and left."""
+    mount: Mount | None = None
+    """The mount on which it happened, if the mount table tells."""
+
+    __notes__: list[str]
+
+    def add_note(self, note: str, /) -> None:
+        """`BaseException.add_note`, on Python 3.10 too."""
+        self.__notes__ = [*getattr(self, "__notes__", ()), note]
+
+
+class MkdirBlockingIOError(MkdirError, BlockingIOError):
+    """EAGAIN."""
+
+
+class MkdirBrokenPipeError(MkdirError, BrokenPipeError):
+    """EPIPE, ESHUTDOWN."""
+
+
+class MkdirChildProcessError(MkdirError, ChildProcessError):
+    """ECHILD; a FUSE server can answer anything."""
+
+
+class MkdirConnectionAbortedError(MkdirError, ConnectionAbortedError):
+    """ECONNABORTED."""
+
+
+class MkdirConnectionRefusedError(MkdirError, ConnectionRefusedError):
+    """ECONNREFUSED."""
+
+
+class MkdirConnectionResetError(MkdirError, ConnectionResetError):
+    """ECONNRESET."""
+
+
+class MkdirFileExistsError(MkdirError, FileExistsError):
+    """EEXIST."""
+
+
+class MkdirFileNotFoundError(MkdirError, FileNotFoundError):
+    """ENOENT."""
+
+
+class MkdirInterruptedError(MkdirError, InterruptedError):
+    """EINTR."""
+
+
+class MkdirIsADirectoryError(MkdirError, IsADirectoryError):
+    """EISDIR."""
+
+
+class MkdirNotADirectoryError(MkdirError, NotADirectoryError):
+    """ENOTDIR."""
+
+
+class MkdirPermissionError(MkdirError, PermissionError):
+    """EACCES, EPERM."""
+
+
+class MkdirProcessLookupError(MkdirError, ProcessLookupError):
+    """ESRCH; a FUSE server can answer anything."""
+
+
+class MkdirTimeoutError(MkdirError, TimeoutError):
+    """ETIMEDOUT, answered by the kernel."""
+
+
+class StepTimeout(MkdirTimeoutError):
+    """A system call has not returned within ``step_timeout``, and the policy waits no longer.
+
+    Its errno is ETIMEDOUT, though no kernel said so; an ETIMEDOUT of the kernel's own is a plain
+    `MkdirError` and `TimeoutError`. What the system call answers in the end is in the log and
+    goes to the observers, as `LateAnswer`.
+    """
+
+
+class MountStalled(MkdirTimeoutError):
+    """So many workers of this mount are stuck that no further one is sent there.
+
+    Raised at once, before anything is tried, while at least ``Policy.stall_after`` system calls
+    on the mount have not returned in time. As soon as one of them returns, calls go through
+    again.
+    """
+
+
+class RollbackError(Exception):
+    """One thing that a rollback nursery could not undo; the others it has undone all the same.
+
+    Its ``__cause__`` is what went wrong: what the compensation raised, the kernel's answer to a
+    removal, or `trio.TooSlowError` where the time was up. Not raised for a directory that is kept
+    on purpose, because somebody else relies on it or has put something into it.
+    """
+
+    undo: object = None
+    """The path that could not be removed, or the function given to ``push_undo``."""
+
+    @classmethod
+    def of(cls, undo: object, cause: BaseException) -> RollbackError:
+        """The error for ``undo``, because of ``cause``."""
+        error = cls(f"could not undo {undo!r}: {cause!r}")
+        error.undo = undo
+        error.__cause__ = cause
+        return error
+
+
+_CLASSES: Final[dict[type[OSError], type[MkdirError]]] = {
+    BlockingIOError: MkdirBlockingIOError,
+    BrokenPipeError: MkdirBrokenPipeError,
+    ChildProcessError: MkdirChildProcessError,
+    ConnectionAbortedError: MkdirConnectionAbortedError,
+    ConnectionRefusedError: MkdirConnectionRefusedError,
+    ConnectionResetError: MkdirConnectionResetError,
+    FileExistsError: MkdirFileExistsError,
+    FileNotFoundError: MkdirFileNotFoundError,
+    InterruptedError: MkdirInterruptedError,
+    IsADirectoryError: MkdirIsADirectoryError,
+    NotADirectoryError: MkdirNotADirectoryError,
+    PermissionError: MkdirPermissionError,
+    ProcessLookupError: MkdirProcessLookupError,
+    TimeoutError: MkdirTimeoutError,
+}
+
+
+def mkdir_error(
+    number: int,
+    path: AnyPath,
+    cause: RootCause,
+    mount: Mount | None,
+    *,
+    kind: type[MkdirError] | None = None,
+) -> MkdirError:
+    """The error to raise for ``number`` at ``path``, of the class that belongs to it."""
+    plain = OSError(number, os.strerror(number))  # OSError picks its own subclass
+    error = (kind or _CLASSES.get(type(plain), MkdirError))(number, plain.strerror, path)
+    error.root_cause = cause
+    error.mount = mount
+    return error

@@ -1,0 +1,73 @@
+"""The one seam to the operating system: every system call of a worker goes through it."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ._mounts import Mount, MountTable
+    from ._paths import AnyPath
+
+
+class Filesystem(Protocol):
+    """What the library asks of a filesystem.
+
+    Every method may block for as long as the kernel does, may be called from any thread, and
+    raises OSError exactly as the function of the same name in `os` does; only `mount` must
+    never block and never touch the filesystem that it speaks of.
+    """
+
+    @property
+    def turn(self) -> Callable[[tuple[str, AnyPath] | None], Awaitable[object]] | None:
+        """None if its calls may block, and so belong in a worker thread.
+
+        A double that never blocks gives an async function instead. It is awaited in trio's own
+        thread before each system call, with its name and path, and with None after the last one,
+        and may take as long as that call would; so trio's autojump clock can be used.
+        """
+        ...
+
+    def mkdir(self, path: AnyPath, mode: int) -> None:
+        """`os.mkdir`."""
+
+    def rmdir(self, path: AnyPath) -> None:
+        """`os.rmdir`."""
+
+    def stat(self, path: AnyPath) -> os.stat_result:
+        """`os.stat`."""
+        ...
+
+    def lstat(self, path: AnyPath) -> os.stat_result:
+        """`os.lstat`."""
+        ...
+
+    def statvfs(self, path: AnyPath) -> os.statvfs_result:
+        """`os.statvfs`."""
+        ...
+
+    def sleep(self, seconds: float, /) -> None:
+        """`time.sleep`, between two attempts at undoing something."""
+
+    def mount(self, path: AnyPath) -> Mount:
+        """The mount on which ``path`` (absolute) lies, by the text of the mount table."""
+        ...
+
+
+class OperatingSystem:
+    """The real one."""
+
+    turn = None
+    mkdir = staticmethod(os.mkdir)
+    rmdir = staticmethod(os.rmdir)
+    stat = staticmethod(os.stat)
+    lstat = staticmethod(os.lstat)
+    sleep = staticmethod(time.sleep)
+    if hasattr(os, "statvfs"):  # pragma: no branch
+        statvfs = staticmethod(os.statvfs)
+
+    def __init__(self, mounts: MountTable) -> None:
+        self.mount = mounts.find

@@ -1,0 +1,122 @@
+"""Paths as text: no system call but the one that asks for the working directory."""
+
+from __future__ import annotations
+
+import errno
+import operator
+import os
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+AnyPath: TypeAlias = str | bytes
+
+_PARENT_MODE: Final = 0o777
+_MODE_BITS: Final = 0o7777
+_FILE_TYPE: Final = 0o170000
+
+
+@attrs.define(eq=False)
+class Target:
+    """What one call is asked to make."""
+
+    given: AnyPath
+    """The path as the caller wrote it."""
+    path: AnyPath
+    """The same, absolute: a later chdir changes nothing, for the rollback neither."""
+    mode: int
+    parent_mode: int
+    exist_ok: bool
+    parents: bool
+    """Whether missing parents are made, as `os.makedirs` does and `os.mkdir` does not."""
+    _named: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._named = len(self.path) - len(self.given)
+
+    def as_given(self, path: AnyPath) -> AnyPath:
+        """``path``, one of `prefixes`, in the form in which the caller wrote it."""
+        return path[self._named :] if len(path) > self._named else path
+
+    def parent(self, path: AnyPath) -> AnyPath | None:
+        """The directory to make before ``path``; None above what the caller named."""
+        parent = parent_of(path)
+        # The working directory of a relative path is never made, also not when it has vanished.
+        return parent if parent is not None and len(parent) > self._named else None
+
+    def prefixes(self) -> Iterator[AnyPath]:
+        """The path and every directory above it, deepest first."""
+        path: AnyPath | None = self.path
+        while path is not None:
+            yield path
+            path = parent_of(path)
+
+
+def target(
+    path: os.PathLike[str] | os.PathLike[bytes] | AnyPath,
+    *,
+    mode: int,
+    parent_mode: int | None,
+    exist_ok: bool,
+    parents: bool,
+) -> Target:
+    """Check the arguments of a call, as `os.makedirs` would, before anything is made.
+
+    Raises:
+      TypeError: ``path`` is no path, or a mode is no integer.
+      ValueError: ``path`` holds a NUL or cannot be encoded, or a mode is out of range.
+      OSError: ``path`` is relative and the working directory is gone, or cannot be told.
+    """
+    given = os.fspath(path)
+    if isinstance(given, str) and not given.isascii():
+        os.fsencode(given)  # raises what any system call would raise, but before the first
+    if ("\0" if isinstance(given, str) else b"\0") in given:  # type: ignore[operator]
+        raise ValueError(f"path must not hold a null byte, not {given!r}")
+    mode = _mode("mode", mode)
+    parent_mode = _PARENT_MODE if parent_mode is None else _mode("parent_mode", parent_mode)
+    return Target(given, _absolute(given), mode, parent_mode, bool(exist_ok), parents)
+
+
+def _absolute(path: AnyPath) -> AnyPath:
+    # An empty path stays one: the kernel answers ENOENT, and it is not the working directory.
+    if not path or os.path.isabs(path):
+        return path
+    try:
+        here: AnyPath = os.getcwdb() if isinstance(path, bytes) else os.getcwd()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+    if not os.path.isabs(here):  # Linux: "(unreachable)/..." after a pivot_root or lazy umount
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    # Not normalised: what `..` means depends on the symbolic links before it.
+    return os.path.join(here, path)  # type: ignore[arg-type]  # both str, or both bytes
+
+
+def _mode(name: str, value: object) -> int:
+    try:
+        mode = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r}") from None
+    if not 0 <= mode <= _FILE_TYPE | _MODE_BITS:
+        raise ValueError(f"{name} must be from 0 to {_MODE_BITS:#o}, not {value!r}")
+    return mode & _MODE_BITS  # so that a `st_mode` can be given, as to `os.mkdir`
+
+
+def parent_of(path: AnyPath) -> AnyPath | None:
+    """The directory that `os.makedirs` would make before ``path``; None where there is none."""
+    head, tail = os.path.split(path)
+    if not tail:
+        head, tail = os.path.split(head)
+    return head if head and tail else None
+
+
+def is_dot(path: AnyPath) -> bool:
+    """Whether ``path`` ends in ``.``, which names the directory before it."""
+    dot, slash = (".", "/") if isinstance(path, str) else (b".", b"/")
+    last = path[-1:]
+    if last not in (dot, slash):
+        return False  # by far the most
+    head, tail = os.path.split(path)
+    return (tail or os.path.basename(head)) == dot

@@ -1,0 +1,159 @@
+"""Undoing a transaction from the caller's side: wait for as long as the policy says, no longer.
+
+What takes longer is a debt: it stays with the threads, which go on with it whether or not the
+caller, or even its `trio.run`, is still there.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from . import _step
+from ._causes import RootCause
+from ._events import DebtPaid, DebtTaken
+from ._registry import registry
+from ._visit import Visit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+    from random import Random
+
+    from ._events import PendingRollback
+    from ._handshake import Operation
+    from ._paths import AnyPath
+    from ._policy import Policy
+    from ._transaction import Transaction
+    from ._walk import Program
+    from ._workers import Workers
+
+
+_WAIT_FOR_THREAD: Final = 1.0
+"""Seconds between two attempts to start a thread for what is owed."""
+
+
+class Rollback:
+    """The undoing of one transaction; begun when its call fails or is cancelled.
+
+    Everything here is shielded from cancellation and bounded by ``policy.rollback_timeout``.
+    """
+
+    def __init__(
+        self, transaction: Transaction, policy: Policy, path: AnyPath, random: Random
+    ) -> None:
+        self._transaction = transaction
+        self._policy = policy
+        self._path = path
+        self._random = random
+        self._visits: list[Visit] = []
+        self.deadline = trio.current_time() + policy.rollback_timeout
+        registry.debts.begin(transaction)
+
+    async def undo(
+        self,
+        mounts: Iterable[Workers],
+        *,
+        afterwards: Callable[[], Program] | None = None,
+    ) -> None:
+        """Send one worker to each of ``mounts``, so that none has to wait for another."""
+        errands = [
+            (
+                workers,
+                partial(self._errand, workers=workers, afterwards=afterwards),
+            )
+            for workers in mounts
+        ]
+        with trio.CancelScope(shield=True):
+            if len(errands) == 1:
+                await self._send(*errands[0])
+                return
+            async with trio.open_nursery() as nursery:
+                for workers, errand in errands:
+                    nursery.start_soon(self._send, workers, errand)
+
+    def _errand(
+        self,
+        visit: Visit,
+        *,
+        workers: Workers,
+        afterwards: Callable[[], Program] | None,
+    ) -> Generator[Operation, None, bool]:
+        yield from visit.noted(self._transaction.undo(visit, workers))
+        if afterwards is not None:
+            yield from afterwards()
+        return True
+
+    async def _send(
+        self, workers: Workers, errand: Callable[[Visit], Generator[Operation, None, bool]]
+    ) -> None:
+        backoff = self._policy.retries.get(RootCause.NO_RESOURCES)
+        delays = backoff.delays(self._random) if backoff else iter(())
+        visit = Visit(self._transaction, workers, registry.workers, registry.debts, errand)
+        self._visits.append(visit)
+        self._transaction.recorder.step(self._path)
+        try:
+            while True:
+                left = max(0.0, self.deadline - trio.current_time())
+                try:
+                    if not await _step.start(
+                        visit, workers=self._policy.workers, seconds=left, patience=left
+                    ):
+                        visit.count_as_stuck()
+                except RuntimeError:  # no new thread could be started
+                    delay = next(delays, left)
+                    if delay >= left:
+                        return  # noqa: ASYNC910
+                    await trio.sleep(delay)
+                else:
+                    return
+        except trio.TooSlowError:
+            return  # noqa: ASYNC910
+        finally:
+            # Whoever comes first does it; only the first can start it.
+            if not visit.sent and not registry.workers.owe(workers, visit):
+                trio.lowlevel.spawn_system_task(_keep_trying, workers)
+
+    async def wait(self) -> None:
+        """Wait until everything is undone, or the time is up."""
+        with trio.CancelScope(shield=True), trio.move_on_at(self.deadline):
+            await _step.until(self._transaction.when_settled)
+
+    def leave(self, visits: Iterable[Visit] = ()) -> None:
+        """The call ends here: what is not undone by now is owed, by ``visits`` among others."""
+        since = time.monotonic()
+        for visit in [*visits, *self._visits]:
+            visit.count_as_stuck()
+        transaction = self._transaction
+        # Whoever was in the way of the others may have ended just now, and not known of it.
+        for workers in transaction.undoable_on():
+            errand = partial(self._errand, workers=workers, afterwards=None)
+            visit = Visit(transaction, workers, registry.workers, registry.debts, errand)
+            visit.count_as_stuck()
+            if not registry.workers.owe(workers, visit):
+                trio.lowlevel.spawn_system_task(_keep_trying, workers)
+
+        def pending() -> list[PendingRollback]:
+            return transaction.pending(since)
+
+        debts = pending()
+        registry.debts.take(transaction, pending)
+        for debt in debts:
+            transaction.recorder.tell(DebtTaken, debt.path, debt)
+        settled = partial(self._settled, owed=bool(debts))
+        if not transaction.when_settled(settled, finally_=True):
+            settled()
+
+    def _settled(self, *, owed: bool) -> None:
+        registry.tree.end(self._transaction)
+        if owed:  # before `wait_settled` returns
+            self._transaction.recorder.tell(DebtPaid, self._path)
+        registry.debts.paid(self._transaction)
+
+
+async def _keep_trying(workers: Workers) -> None:  # noqa: ASYNC910
+    """Until a thread can be started for what is owed; a system task."""
+    while not registry.workers.start_paying(workers):  # noqa: ASYNC110
+        await trio.sleep(_WAIT_FOR_THREAD)

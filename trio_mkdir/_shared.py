@@ -1,0 +1,363 @@
+"""Directories that several calls hold at once, so that no rollback hurts another call.
+
+The promise: once everything has settled, the tree is what stood before plus the whole path of
+every call that succeeded. A rollback may therefore remove a directory only if no call that has
+succeeded or may still succeed needs it. This module answers that one question.
+
+**What is kept.** One `Entry` for each directory of interest, found by device and inode, so that
+a symbolic link or a bind mount to it is the same directory. It has the calls that *hold* it
+(those that made it and those that found it) and a state:
+
+- ``FOUND``: somebody found it; no call has said that it made it.
+- ``PROVISIONAL``: a call of this process made it, and none that held it has succeeded.
+- ``FINAL``: a call that held it succeeded. Nobody removes it any more.
+- ``REMOVING``: the last holder failed and is removing it. Who finds it so waits and looks again.
+- ``GONE``: removed, or replaced by another directory that got the same inode.
+
+**Who holds what.** A call holds the directories it made and, while it is not `alone`, every
+directory on its path. It says so at the end of a visit, before the visit is answered: first the
+``stat``, then `hold`, then, if anything has been removed in between, the ``stat`` once more.
+
+**Why a success is safe.** A call commits only after it held its whole path, and after it held it,
+everything was there. From then on no `release` of another call finds the holders empty; `commit`
+makes the entries FINAL, and a FINAL entry is never removed.
+
+**Why the order of maker and finder does not matter.** A finder may hold (and even commit)
+before the maker's thread gets to say that it made the directory. Its entry is then there
+already, FOUND or FINAL, and `made` keeps the holders and the FINAL. For that, an entry without
+holders must outlive every call that may yet say so: it is dropped when all calls that were
+active at the time have ended (`_retire`). A nursery is not among them, because its directories
+are all entered when the call inside it ends; so what others found does not pile up while a nursery
+is open.
+
+**Why a call that is alone need not look.** If no other call is active, there are no entries and
+nothing was removed since the call began, then no directory on its path is anybody's but final.
+A call that begins later cannot make a directory above one that stands. What that later call
+finds and holds is entered, because the first call is active then; the first call sees it when
+it enters its own directories for its rollback.
+
+**Why making below a provisional directory without looking is safe.** ``rmdir`` takes only empty
+directories. The maker's rollback then finds its directory not empty: the entry stays PROVISIONAL
+without holders. Whoever made something inside holds it before it commits; or, when it removes
+what it made, it looks at the directory above and takes over one that nobody holds (`inherit`),
+and so on upwards. A removal that is going on meanwhile is told, and tries once more (`left`).
+A directory that was left so must be known for as long as whatever keeps it may go: the calls that
+were active then, the nurseries that hold something, and what those leave standing in it (`keep`).
+
+**Inode numbers are reused at once.** So an entry is believed only if somebody saw the directory
+after its maker's ``mkdir`` began (`Entry.seen`); an older one speaks of a former directory and
+is GONE. A ``mkdir`` can hang for long, so an entry that was seen at another path is believed only
+if that path still leads to it (`seen_elsewhere`). What is left is one that was made, removed by
+somebody else and made again at the same path while one ``mkdir`` hung there: it is kept.
+
+Between processes there is no such table: only that ``rmdir`` takes empty directories, and that a
+directory that vanishes is made again.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from ._paths import AnyPath
+
+Identity: TypeAlias = tuple[int, int]
+"""Device and inode."""
+Look: TypeAlias = "tuple[Identity, AnyPath, float]"
+"""What was seen, at which path, and `time.monotonic` right after."""
+
+
+class State(enum.Enum):
+    """See the top of this module."""
+
+    FOUND = enum.auto()
+    PROVISIONAL = enum.auto()
+    FINAL = enum.auto()
+    REMOVING = enum.auto()
+    GONE = enum.auto()
+
+
+class Holder:
+    """Whoever can hold a directory: a call, or a nursery that its calls hand theirs on to."""
+
+    __slots__ = ("began", "entries", "removals")
+
+    def __init__(self) -> None:
+        self.began = 0
+        """When it became active, in the tree's own count; 0 if it is not."""
+        self.entries: dict[Entry, None] = {}
+        """What it holds, in order."""
+        self.removals = 0
+        """How many removals there had been when it began."""
+
+
+@attrs.define(eq=False)
+class Entry:
+    """One directory of interest."""
+
+    identity: Identity
+    path: AnyPath
+    """A path at which it was seen."""
+    state: State = State.FOUND
+    seen: float = 0.0
+    """`time.monotonic` after somebody last saw it."""
+    left: bool = False
+    """Whether somebody else turned away from it while it was being removed."""
+    holders: set[Holder] = attrs.field(factory=set[Holder])
+    waiters: tuple[Callable[[], object], ...] = ()
+    """Called once it is no longer being removed."""
+
+
+class SharedTree:
+    """The table; all methods are quick, never call the filesystem and may be called anywhere."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[Identity, Entry] = {}
+        self._active: dict[Holder, int] = {}  # in the order in which they began
+        self._nurseries: set[Holder] = set()  # those that hold something
+        self._retired: dict[Entry, int] = {}  # entries without holders, in order of retirement
+        self._loose: set[Entry] = set()  # being removed, or left standing by its last holder
+        self._count = 0
+        self._removals = 0
+
+    @property
+    def statistics(self) -> tuple[int, int]:
+        """How many calls are active and how many directories are known."""
+        with self._lock:
+            return len(self._active), len(self._entries)
+
+    def begin(self, holder: Holder) -> None:
+        """A call starts: from now on it may make directories that are not entered yet."""
+        with self._lock:
+            self._count += 1
+            holder.began = self._active[holder] = self._count
+            holder.removals = self._removals
+
+    def alone(self, holder: Holder) -> bool:
+        """Whether nothing on the path of ``holder`` can be another call's."""
+        with self._lock:
+            return (
+                not self._entries and len(self._active) == 1 and holder.removals == self._removals
+            )
+
+    @property
+    def removals(self) -> int:
+        """How many removals have ended: compare before and after a look."""
+        return self._removals
+
+    def seen_elsewhere(self, identity: Identity, path: AnyPath) -> Entry | None:
+        """The entry of ``identity``, if it was seen, but not at ``path``."""
+        with self._lock:
+            entry = self._entries.get(identity)
+            return None if entry is None or entry.path == path else entry
+
+    def forget(self, entry: Entry) -> None:
+        """``entry`` speaks of a directory that is gone."""
+        with self._lock:
+            if entry.state is not State.REMOVING:
+                self._forget(entry)
+
+    def made(self, holder: Holder, identity: Identity, path: AnyPath, since: float) -> Entry:
+        """``holder`` made a directory with a ``mkdir`` that it started at ``since``."""
+        with self._lock:
+            entry = self._entries.get(identity)
+            if entry is not None and (entry.seen < since or entry.state is State.REMOVING):
+                self._forget(entry)
+                entry = None
+            if entry is None:
+                entry = self._entries[identity] = Entry(identity, path)
+            entry.seen = max(entry.seen, time.monotonic())
+            if entry.state is State.FOUND:
+                entry.state = State.PROVISIONAL
+                entry.path = path
+            self._add(holder, entry)
+            return entry
+
+    def hold(self, holder: Holder, looks: Iterable[Look]) -> tuple[list[Entry], Entry | None]:
+        """``holder`` relies on directories that it saw.
+
+        Returns the entries, and one of them that is being removed right now, if there is one.
+        """
+        with self._lock:
+            held: list[Entry] = []
+            for identity, path, seen in looks:
+                entry = self._entries.get(identity)
+                if entry is None:
+                    entry = self._entries[identity] = Entry(identity, path)
+                elif entry.state is State.REMOVING:
+                    return held, entry
+                elif entry.state is not State.PROVISIONAL:
+                    entry.path = path  # the last place where it was seen
+                entry.seen = max(entry.seen, seen)
+                self._add(holder, entry)
+                held.append(entry)
+            return held, None
+
+    def shared(self, entry: Entry, holder: Holder, family: Collection[Holder]) -> bool:
+        """Whether ``entry`` is provisional and others than ``holder`` and ``family`` hold it."""
+        with self._lock:
+            return entry.state is State.PROVISIONAL and any(
+                other is not holder and other not in family for other in entry.holders
+            )
+
+    @property
+    def loose(self) -> bool:
+        """Whether there may be a directory that its maker could not remove."""
+        return bool(self._loose)
+
+    def inherit(self, holder: Holder, identity: Identity) -> Entry | None:
+        """``holder`` has removed what stood in a directory: it gets it, if nobody holds it."""
+        with self._lock:
+            entry = self._entries.get(identity)
+            if entry is None:
+                return None
+            if entry.state is State.REMOVING:
+                entry.left = True  # whoever is at it tries once more
+                return None
+            if entry.state is not State.PROVISIONAL or entry.holders:
+                return None
+            self._add(holder, entry)
+            return entry
+
+    def keep(self, identity: Identity) -> bool:
+        """Something in a directory was left standing; whether that was left before it.
+
+        Then it is to be known for as long as what is in it.
+        """
+        with self._lock:
+            entry = self._entries.get(identity)
+            if entry is None or entry not in self._loose:
+                return False
+            if entry in self._retired:
+                self._retire(entry)
+            return True
+
+    def drop(self, holder: Holder, entry: Entry) -> None:
+        """``holder`` does not rely on ``entry`` any more."""
+        with self._lock:
+            holder.entries.pop(entry, None)
+            self._drop(holder, entry)
+
+    def commit(self, holder: Holder) -> None:
+        """``holder`` succeeded: what it holds is final."""
+        with self._lock:
+            for entry in holder.entries:
+                if entry.state is not State.GONE:
+                    entry.state = State.FINAL
+                self._drop(holder, entry)
+            holder.entries.clear()
+            self._end(holder)
+
+    def hand_on(self, holder: Holder, to: Holder) -> None:
+        """``holder`` ended well inside ``to``, which holds its directories from now on."""
+        with self._lock:
+            to.began = min(to.began or holder.began, holder.began)
+            self._nurseries.add(to)
+            for entry in holder.entries:
+                self._add(to, entry)
+                entry.holders.discard(holder)
+            holder.entries.clear()
+            self._end(holder)
+
+    def release(self, holder: Holder, entry: Entry) -> State:
+        """``holder`` failed; REMOVING if it is the one to remove it, and then to call `removed`."""
+        with self._lock:
+            holder.entries.pop(entry, None)
+            entry.holders.discard(holder)
+            state = entry.state
+            if not entry.holders:
+                if state is State.PROVISIONAL:
+                    entry.state = State.REMOVING
+                    self._loose.add(entry)
+                    self._retired.pop(entry, None)
+                    return State.REMOVING
+                self._retire(entry)
+            return state
+
+    def removed(self, entry: Entry, *, gone: bool) -> bool:
+        """The removal has ended: the directory is ``gone``, or something keeps it.
+
+        True if it is to be tried once more, because somebody turned away from it meanwhile.
+        """
+        with self._lock:
+            if entry.state is State.REMOVING:
+                if not gone and entry.left:
+                    entry.left = False
+                    return True
+                if gone:
+                    self._forget(entry)
+                else:
+                    entry.state = State.PROVISIONAL
+                    self._retire(entry)
+            self._removals += 1
+            waiters, entry.waiters = entry.waiters, ()
+        for waiter in waiters:
+            waiter()
+        return False
+
+    def when_removed(self, entry: Entry, waiter: Callable[[], object]) -> bool:
+        """Have ``waiter`` called when ``entry`` is no longer being removed; False if it is not."""
+        with self._lock:
+            if entry.state is not State.REMOVING:
+                return False
+            entry.waiters += (waiter,)
+            return True
+
+    def end(self, holder: Holder) -> None:
+        """``holder`` failed and everything is undone that can be."""
+        with self._lock:
+            for entry in holder.entries:
+                self._drop(holder, entry)
+            holder.entries.clear()
+            self._end(holder)
+
+    def _add(self, holder: Holder, entry: Entry) -> None:
+        holder.entries[entry] = None
+        entry.holders.add(holder)
+        self._loose.discard(entry)
+        self._retired.pop(entry, None)
+
+    def _drop(self, holder: Holder, entry: Entry) -> None:
+        entry.holders.discard(holder)
+        if not entry.holders and entry.state is not State.REMOVING:
+            self._retire(entry)
+
+    def _forget(self, entry: Entry) -> None:
+        entry.state = State.GONE
+        self._loose.discard(entry)
+        self._retired.pop(entry, None)
+        if self._entries.get(entry.identity) is entry:
+            del self._entries[entry.identity]
+
+    def _retire(self, entry: Entry) -> None:
+        if entry.state is not State.GONE:
+            if entry.state is State.PROVISIONAL:
+                self._loose.add(entry)
+            self._retired.pop(entry, None)
+            self._retired[entry] = self._count
+            self._drop_outlived()
+
+    def _end(self, holder: Holder) -> None:
+        self._active.pop(holder, None)
+        self._nurseries.discard(holder)
+        if self._retired:
+            self._drop_outlived()
+
+    def _drop_outlived(self) -> None:
+        """Forget entries that no active call can have anything to say about."""
+        oldest = next(iter(self._active.values()), self._count + 1)
+        # What was left standing may be inherited by a nursery that holds what keeps it.
+        eldest = min((nursery.began for nursery in self._nurseries), default=oldest)
+        for entry, retired in list(self._retired.items()):
+            if oldest <= retired:
+                return
+            if entry.state is not State.PROVISIONAL or retired < eldest:
+                self._forget(entry)

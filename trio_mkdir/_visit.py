@@ -1,0 +1,174 @@
+"""One visit to a worker thread: what the thread does, and what it does when nobody waits for it.
+
+Plain synchronous code, written as a generator of the system calls that it is about to start, so
+that the same code can run in a thread or, against a double that never blocks, without one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from ._events import LateAnswer
+from ._handshake import Handshake, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from ._debts import Debts
+    from ._handshake import Operation
+    from ._transaction import Transaction
+    from ._walk import Program, Walk
+    from ._workers import Workers, WorkerTable
+
+SLICE: Final = 0.010
+"""Seconds after which a step starts no further system call and lets its caller have a say."""
+
+
+@attrs.define(eq=False)
+class Work:
+    """A program that is carried out over as many visits as it takes."""
+
+    program: Program
+    next: Operation | None = None
+    """What the program was about to do when the slice was used up."""
+
+
+class Visit(Handshake):
+    """An errand for one thread, and its handshake with the caller who sent it."""
+
+    __slots__ = (
+        "_counted",
+        "_debts",
+        "_errand",
+        "_pays",
+        "_table",
+        "_walk",
+        "done",
+        "failure",
+        "sent",
+        "transaction",
+        "workers",
+    )
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        workers: Workers,
+        table: WorkerTable,
+        debts: Debts,
+        errand: Callable[[Visit], Generator[Operation, None, bool]],
+        walk: Walk | None = None,
+    ) -> None:
+        super().__init__(transaction.lock)
+        self.transaction = transaction
+        self.workers = workers
+        self.done = False
+        """Whether the errand is finished; otherwise another visit has to go on with it."""
+        self.failure: BaseException | None = None
+        """What stopped it."""
+        self.sent = False
+        """Whether a thread is on its way to it."""
+        self._table = table
+        self._debts = debts
+        self._errand = errand
+        self._walk = walk  # knows the last answer, for the record of a late one
+        self._counted = False
+        self._pays = False  # whether what was in its way is its duty too
+        transaction.join(self)
+
+    def run(self) -> None:
+        """Do everything at once, in a worker thread."""
+        for _ in self.work():
+            pass
+
+    def work(self) -> Program:
+        """What this visit is for; then what is owed on the mount."""
+        yield from self.do()
+        # Also where nothing was to be done: we may have had the worker that a debt waits for.
+        while (debt := self._table.next_debt(self.workers)) is not None:
+            yield from debt.do()
+
+    def do(self) -> Program:
+        """The errand; then, if the caller has left, its undoing; then what waited for us."""
+        if self.start():
+            yield from self._work()
+        elif self.phase is Phase.CANCELLED:
+            self._back()
+
+    def _work(self) -> Program:
+        try:
+            self.done = yield from self._errand(self)
+        except BaseException as failure:  # noqa: BLE001, ASYNC103 - the caller raises it
+            self.failure = failure
+        was_in = self.operation
+        self._back()  # before the caller looks; and again, as it may have given up meanwhile
+        answered = self.finish()
+        self._back()
+        if answered:
+            self.transaction.part()
+        else:
+            if was_in is not None:
+                name, path = was_in
+                number = self._walk.answer if self._walk and name == "mkdir" else None
+                self.transaction.recorder.tell(LateAnswer, path, name, number)
+            yield from self.noted(self.transaction.undo(self))
+        if self._pays:
+            yield from self._pay()
+
+    def _pay(self) -> Program:
+        """Undo what could not be undone while we were stuck below it, whosever it is."""
+        for transaction in self._debts.undoing():
+            payer = Handshake(transaction.lock)
+            payer.start()
+            if transaction.join(payer):
+                for operation in transaction.undo(payer):
+                    payer.operation = operation
+                    yield operation
+
+    def sliced(self, work: Work) -> Generator[Operation, None, bool]:
+        """Go on with ``work`` for one slice, or until the caller leaves; False if there is more."""
+        until = math.inf  # one system call there is in any case
+        operation = work.next or next(work.program, None)
+        while operation is not None:
+            work.next = operation
+            if time.monotonic() >= until or not self.admit(operation):
+                return False
+            if until == math.inf:
+                until = time.monotonic() + SLICE
+            yield operation
+            work.next = None
+            operation = next(work.program, None)  # here the system call happens
+        return True
+
+    def while_wanted(self, program: Program) -> Program:
+        """Carry out ``program``, or as much of it as the caller stays for."""
+        for operation in program:
+            if not self.admit(operation):
+                program.close()
+                return
+            yield operation
+
+    def noted(self, program: Program) -> Program:
+        """Carry out ``program``, so that others know which system call this thread is in."""
+        for operation in program:
+            self.operation = operation
+            yield operation
+
+    def _back(self) -> None:
+        if self._counted:
+            self._counted = False  # nobody else ever clears it
+            self._table.is_back(self)
+
+    def count_as_stuck(self) -> None:
+        """Nobody waits for this thread in time any more."""
+        with self.transaction.lock:
+            self._pays = True
+            sent = self.sent and self.phase is Phase.WAITING
+            working = sent or self.phase in {Phase.RUNNING, Phase.ABANDONED}
+            if working and not self._counted:
+                self._counted = True
+                self._table.is_stuck(self)

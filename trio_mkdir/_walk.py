@@ -1,0 +1,222 @@
+"""What is missing, and in which order it is made.
+
+The leaf is tried first: on the way to a new directory in an old one that is the only system call.
+ENOENT means that the parent is missing too, so the walk climbs until something stands or can be
+made, and then descends, making what is missing. Nothing is looked up beforehand: an answer of
+``mkdir`` is never out of date.
+
+A walk is a generator that yields the name and path of each system call right before it starts it.
+Whoever drives it can stop there, for a moment or for good.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Generator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from ._causes import AMBIGUOUS, RootCause, root_cause
+from ._paths import is_dot, parent_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._handshake import Operation
+    from ._os import Filesystem
+    from ._paths import AnyPath, Target
+    from ._shared import Identity
+
+Program: TypeAlias = "Generator[Operation, None, None]"
+
+
+class Item(Protocol):
+    """What is kept of a directory that was made."""
+
+    identity: Identity | None
+
+
+class Failed(Exception):
+    """A system call's answer that the policy has to decide about."""
+
+    def __init__(
+        self, number: int, path: AnyPath, cause: RootCause | None = None, note: str = ""
+    ) -> None:
+        super().__init__(number, path)
+        self.number = number
+        self.path = path
+        self.cause = root_cause(number) if cause is None else cause
+        self.note = note
+
+
+class Walk:
+    """The way to one target; ``run`` again after a failure to go on where it happened."""
+
+    __slots__ = (
+        "_filesystem",
+        "_made",
+        "_reached",
+        "_target",
+        "_todo",
+        "ambiguous",
+        "answer",
+        "mine",
+        "progress",
+    )
+
+    def __init__(
+        self, target: Target, filesystem: Filesystem, made: Callable[[AnyPath, float], Item]
+    ) -> None:
+        self._target = target
+        self._filesystem = filesystem
+        self._made = made
+        self._todo: list[AnyPath] = [target.path]  # the leaf first, what to try next last
+        self._reached: AnyPath | None = None
+        self.mine: set[AnyPath] = set()
+        """What this walk has made and not met since."""
+        self.progress = 0
+        """The length of the longest path that was ever reached."""
+        self.answer: int | None = None
+        """The errno of the last ``mkdir``, None if it succeeded or has not returned."""
+        self.ambiguous: dict[AnyPath, int] = {}
+        """Where an attempt was answered with an errno that leaves open whether it worked."""
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the leaf stands."""
+        return not self._todo
+
+    def restart(self) -> None:
+        """Forget what was seen: the next run walks again from the leaf up."""
+        self._todo = [self._target.path]
+        self._reached = None
+
+    def run(self) -> Program:
+        """Make what is missing; raises `Failed` at the first answer that stops it."""
+        target, mkdir, todo = self._target, self._filesystem.mkdir, self._todo
+        while todo:
+            path = todo[-1]
+            leaf = path is target.path
+            yield "mkdir", path
+            since = time.monotonic()
+            self.answer = None
+            try:
+                mkdir(path, target.mode if leaf else target.parent_mode)
+            except FileNotFoundError:
+                self.answer = errno.ENOENT
+                if not self._climb(path):
+                    yield from self._dead_end(path)
+            except OSError as error:
+                self.answer = number = error.errno or errno.EIO
+                yield from self._stands(path, number, leaf=leaf)
+                self.mine.discard(path)  # gone and made again by others, as far as we know
+                self._arrive(path)
+            else:
+                item = self._made(path, since)
+                self.ambiguous.pop(path, None)
+                self.mine.add(path)
+                self._arrive(path)
+                if todo:
+                    # Before anything that may hang: until then others could replace it.
+                    yield "lstat", path
+                    with suppress(OSError):  # then it is looked at when it is undone
+                        status = self._filesystem.lstat(path)
+                        item.identity = status.st_dev, status.st_ino
+
+    def _arrive(self, path: AnyPath) -> None:
+        self._reached = path
+        self.progress = max(self.progress, len(path))
+        self._todo.pop()
+
+    def _climb(self, path: AnyPath) -> bool:
+        """Try the parent next, if it is missing too as far as is known."""
+        parent = self._target.parent(path) if self._target.parents else None
+        if parent is None or parent == self._reached:
+            return False
+        if is_dot(path):
+            # As os.makedirs has it: "new/." is there as soon as "new" is.
+            self._todo[-1] = parent
+        else:
+            self._todo.append(parent)
+        return True
+
+    def _dead_end(self, path: AnyPath) -> Program:
+        parent = self._reached
+        if parent is None:
+            raise Failed(errno.ENOENT, path)
+        # A dangling symbolic link stays what it is; a directory that vanished can be made again.
+        yield "lstat", parent
+        try:
+            link = stat.S_ISLNK(self._filesystem.lstat(parent).st_mode)
+        except OSError:
+            link = False
+        if link:
+            note = f"{parent!r} is a symbolic link that leads nowhere"
+            raise Failed(errno.ENOENT, path, note=note)
+        raise Failed(errno.ENOENT, path, RootCause.VANISHED)
+
+    def _stands(self, path: AnyPath, number: int, *, leaf: bool) -> Program:
+        """Return if a directory stands at ``path`` and that is as good as having made it.
+
+        On any error, what stands there decides: a read-only parent that exists answers EROFS,
+        an automount EACCES, and a server whose reply was lost anything at all.
+        """
+        exists = number == errno.EEXIST
+        if number in AMBIGUOUS:
+            self.ambiguous.setdefault(path, number)
+        if leaf and not self._target.exist_ok:
+            yield from self._fail(path, number)
+        if exists and not leaf:
+            return  # a file in the way shows at the next step down, as ENOTDIR
+        yield "stat", path
+        try:
+            status = self._filesystem.stat(path)
+        except FileNotFoundError:
+            if exists:
+                yield from self._vanished(path)
+            yield from self._fail(path, number)
+        except OSError:
+            yield from self._fail(path, number)
+        else:
+            if not stat.S_ISDIR(status.st_mode):
+                yield from self._fail(path, number)
+
+    def _vanished(self, path: AnyPath) -> Program:
+        # Without a slash at its end, which would make the kernel follow a link.
+        name = path.rstrip("/") if isinstance(path, str) else path.rstrip(b"/")
+        yield "lstat", name
+        try:
+            self._filesystem.lstat(name)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                raise Failed(errno.ENOENT, path, RootCause.VANISHED) from None
+
+    def _fail(self, path: AnyPath, number: int) -> Program:
+        cause = root_cause(number)
+        note = ""
+        if cause is RootCause.NOT_PERMITTED:
+            parent = parent_of(path) or path
+            yield "stat", parent
+            try:
+                note = who_may_write(parent, self._filesystem.stat(parent))
+            except OSError as error:
+                note = f"whoever may write to {parent!r} cannot be told: {error.strerror}"
+        elif number == errno.EEXIST and path in self.ambiguous:
+            before = errno.errorcode.get(self.ambiguous[path], str(self.ambiguous[path]))
+            note = (
+                f"an earlier attempt of this call was answered {before} and may have made it;"
+                " it cannot be told from another's and is left"
+            )
+        raise Failed(number, path, note=note)
+
+
+def who_may_write(path: AnyPath, status: os.stat_result) -> str:
+    """A sentence about the permissions of ``path`` and those of this process."""
+    mode = stat.S_IMODE(status.st_mode)
+    owner = f"{path!r} has mode {mode:04o}, uid {status.st_uid}, gid {status.st_gid}"
+    if not hasattr(os, "geteuid"):  # pragma: no cover
+        return owner
+    return f"{owner}; this process has uid {os.geteuid()}, gid {os.getegid()}"
