@@ -29,8 +29,8 @@ from trio_mkdir._debts import Debts
 from trio_mkdir._events import Recorder
 from trio_mkdir._handshake import Handshake
 from trio_mkdir._paths import AnyPath, target
-from trio_mkdir._shared import SharedTree
-from trio_mkdir._transaction import BeingRemoved, Transaction
+from trio_mkdir._shared import BeingRemoved, SharedTree
+from trio_mkdir._transaction import Transaction
 from trio_mkdir._visit import Visit, Work
 from trio_mkdir._walk import Failed, Walk
 from trio_mkdir._workers import WorkerTable
@@ -384,25 +384,23 @@ class Caller:
         self.target = target(path, mode=0o777, parent_mode=None, exist_ok=exist_ok, parents=True)
         self.recorder = Recorder(policy.observers)
         self.transaction = Transaction(
-            world.tree,
-            world.filesystem,
-            policy,
-            self.recorder,
-            Random(0),
             world.workers,
             world.workers.on(DISK),
+            world.tree,
+            world.filesystem,
+            self.recorder,
+            policy,
+            Random(0),
             self.target.prefixes,
         )
-        self.walk = Walk(self.target, world.filesystem, self.transaction.made)
+        self.walk = Walk(self.target, world.filesystem, self.transaction)
         world.tree.begin(self.transaction)
 
     def going(self) -> Generator[Operation, None, None]:
         """Make the path, as a call's visits do; made again at once where it vanishes."""
         while True:
             try:
-                yield from self.walk.run()
-                if not self.world.tree.alone(self.transaction):
-                    yield from self.transaction.hold(self.walk.mine)
+                yield from self.transaction.forward(self.walk)
             except BeingRemoved as removal:
                 yield from self.transaction.enter()
                 while self.world.tree.when_removed(removal.entry, lambda: None):
@@ -430,7 +428,7 @@ class Caller:
     ) -> Visit:
         """A visit to a worker thread, to walk all the way if nothing else is said."""
         work = Work(self.walk.run())
-        return Visit(
+        return Visit.of(
             self.transaction,
             self.world.workers.on(DISK),
             self.world.workers,

@@ -29,17 +29,9 @@ def error_of(number: int, path: str | bytes = "/a") -> MkdirError:
     return mkdir_error(number, path, RootCause.OTHER, MOUNT)
 
 
-WITHOUT_A_CLASS = pytest.mark.xfail(strict=True, reason="there is no class for it yet")
-
-
 @pytest.mark.parametrize(
     "number",
-    [
-        pytest.param(
-            number, id=name, marks=[WITHOUT_A_CLASS] if name in {"ESRCH", "ECHILD"} else []
-        )
-        for number, name in sorted(errno.errorcode.items())
-    ],
+    [pytest.param(number, id=name) for number, name in sorted(errno.errorcode.items())],
 )
 def test_an_errno_is_raised_as_the_class_that_belongs_to_it(number: int) -> None:
     plain = OSError(number, os.strerror(number), "/a")

@@ -656,7 +656,6 @@ class TestWithoutThreads:
         await makedirs("/a/b/c", policy=Policy(filesystem=without_threads))
         assert threading.active_count() <= before
 
-    @pytest.mark.xfail(strict=False, reason="a thread is started for debts all the same")
     async def test_not_even_debts_are_paid_in_a_thread(
         self, without_threads: FaultyFilesystem, autojump_clock: MockClock
     ) -> None:

@@ -889,7 +889,6 @@ async def test_on_a_slow_filesystem_a_step_makes_one_system_call() -> None:
     assert filesystem.below.tree() == ["/a", "/a/b", "/a/b/c"]
 
 
-@pytest.mark.xfail(strict=True, reason="the looks at a path are one step, however many they are")
 async def test_on_a_slow_filesystem_a_look_at_a_path_is_one_step_for_each_directory() -> None:
     # Otherwise ten looks of 0.6 s each are a StepTimeout after 5 s, with no system call stuck.
     filesystem = Scripted()
@@ -1205,7 +1204,6 @@ async def test_a_mount_that_was_remounted_meanwhile_is_the_same_mount() -> None:
     assert filesystem.below.tree() == ["/a"]
 
 
-@pytest.mark.xfail(strict=True, reason="the mount that the first system call asked for is another")
 async def test_an_automount_that_a_call_has_set_off_is_where_it_began() -> None:
     # Until somebody comes, an autofs is mounted there. The first to come wait for the real one, and
     # so it is their calls that are slow, time out and look at the mount again.

@@ -166,7 +166,6 @@ def test_a_tall_stack_of_forgotten_mounts_is_read() -> None:
     assert points(*stack) == {"/": 1, "/a": 2999}
 
 
-@pytest.mark.xfail(strict=True, reason="each mount is compared with every other beside it")
 def test_thousands_of_mounts_are_read_in_no_time() -> None:
     # As on a host of containers. It happens in trio's own thread at every change of the table.
     lines = [line(1, 0, "/"), *(line(n, 1, f"/run/pods/{n}/volume") for n in range(2, 5000))]

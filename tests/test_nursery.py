@@ -699,9 +699,6 @@ async def test_three_levels_are_undone_with_the_outermost(stage: Stage) -> None:
     assert await stage.settled() == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="what an inner block hands on counts as later than all that the outer has"
-)
 async def test_what_the_outer_block_is_told_inside_the_inner_one_keeps_its_place(
     stage: Stage,
 ) -> None:

@@ -723,18 +723,7 @@ async def test_a_fault_at_any_operation_leaves_it_whole_or_nothing(
     )
 
 
-untold = pytest.mark.xfail(
-    strict=False,
-    reason="a directory that may be ours is left without a word where the answer came too late",
-)
-
-
-@each_scenario(
-    [
-        *(scenario for scenario in SCENARIOS if scenario is not a_nursery_that_fails),
-        pytest.param(a_nursery_that_fails, marks=untold),
-    ]
-)
+@each_scenario(SCENARIOS)
 @pytest.mark.parametrize("number", PASSING, ids=errno.errorcode.get)
 async def test_a_lost_reply_to_any_operation_leaves_it_whole_or_nothing(
     scenario: Scenario, number: int, autojump_clock: MockClock
@@ -750,7 +739,6 @@ async def test_a_lost_reply_to_any_operation_leaves_it_whole_or_nothing(
     )
 
 
-@untold
 @each_scenario(QUICK)
 async def test_cancelled_while_a_reply_is_lost(
     scenario: Scenario, autojump_clock: MockClock

@@ -10,7 +10,7 @@ from doubles import Caller, World, drive, drive_to, first, refuse
 
 from trio_mkdir import BackoffPolicy, Event, Kept, Made, ReliedOn, Removed, RootCause
 from trio_mkdir._paths import AnyPath
-from trio_mkdir._transaction import BeingRemoved
+from trio_mkdir._shared import BeingRemoved
 from trio_mkdir._walk import Failed
 
 BUSY_TWICE = {RootCause.BUSY: BackoffPolicy(0.5, 2, 5, max_retries=2)}
@@ -48,7 +48,7 @@ def test_a_call_that_made_nothing_undoes_nothing() -> None:
     world = World("/a")
     call = Caller(world, "/a", exist_ok=True)
     call.go()
-    assert not call.transaction.undoable
+    assert not call.transaction.undoable()
     call.fail()
     assert removals(world) == []
     assert world.memory.tree() == ["/a"]
@@ -236,19 +236,27 @@ def test_an_observer_that_breaks_the_thread_leaves_nobody_waiting() -> None:
     assert world.memory.tree() == ["/a"]
 
 
+def test_a_success_leaves_nothing_open() -> None:
+    world = World()
+    call = Caller(world, "/a")
+    call.transaction.ambiguous["/a"] = errno.EINTR
+    call.go()
+    assert call.transaction.ambiguous == {}
+    call.commit()
+
+
 def test_what_may_be_ours_or_anothers_is_told_where_it_stands() -> None:
     world = World("/a")
     call = Caller(world, "/a/b")
     ambiguous = call.transaction.ambiguous
     ambiguous.update({"/a": errno.EIO, "/gone": errno.EINTR, "/dark": 512})
     world.filesystem.always("lstat", "/dark", refuse(errno.ENOTCONN))
-    drive(call.transaction.tell_ambiguous())
-    (stands, dark) = kept(call)
+    call.fail()
+    stands, dark = sorted(kept(call))
     assert stands == ("/a", "mkdir was answered EIO: it may be ours or another's", None)
     assert dark[0] == "/dark"
     assert dark[1].startswith("mkdir was answered 512: it may be ours or another's, and cannot be")
     assert dark[1].endswith("Transport endpoint is not connected")
-    call.end()
 
 
 @pytest.mark.parametrize("kind", ["keeping", "removing"])
@@ -279,7 +287,7 @@ def test_nothing_at_or_above_a_stuck_system_call_is_undone() -> None:
         stuck.operation = operation
         if operation == ("mkdir", "/a/b/c") and "mkdir /a/b" in world.calls[2:]:
             break
-    assert not call.transaction.undoable
+    assert not call.transaction.undoable()
     drive(call.undoing())
     assert removals(world) == []
     assert [(debt.operation, debt.path) for debt in call.transaction.pending(1.0)] == [
@@ -468,7 +476,7 @@ def test_entering_what_cannot_be_looked_at_fails_only_where_it_has_to_be_known()
     world.filesystem.script("lstat", "/a", refuse(errno.EIO), refuse(errno.EIO))
     drive(call.transaction.enter())
     with pytest.raises(Failed) as failed:
-        drive(call.transaction.enter(strictly=True))
+        drive(call.transaction.forward(call.walk, provisional=True))
     assert (failed.value.number, failed.value.path) == (errno.EIO, "/a")
     call.fail()
     assert world.memory.tree() == []

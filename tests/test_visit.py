@@ -268,7 +268,7 @@ def test_a_visit_that_was_in_no_system_call_has_no_late_answer() -> None:
 
 def test_an_errand_without_a_walk_has_a_late_answer_without_a_number() -> None:
     call = Caller(World(), "/a")
-    visit = Visit(
+    visit = Visit.of(
         call.transaction,
         call.world.workers.on(DISK),
         call.world.workers,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -13,17 +12,14 @@ import trio
 from . import _step
 from ._causes import RootCause
 from ._errors import MkdirError, MountStalled, StepTimeout, mkdir_error
-from ._events import (
-    Recorder,
-    Report,
-    RetryScheduled,
-    StepTimedOut,
-)
+from ._events import Recorder, Report, RetryScheduled, StepTimedOut
+from ._handshake import Phase
 from ._paths import parent_of
 from ._registry import registry
 from ._retries import Retries
 from ._rollback import Rollback
-from ._transaction import BeingRemoved, Transaction
+from ._shared import BeingRemoved
+from ._transaction import Transaction
 from ._visit import Visit, Work
 from ._walk import Failed, Walk
 
@@ -36,7 +32,6 @@ if TYPE_CHECKING:
     from ._shared import Entry
     from ._walk import Program
 
-_random: Final = random.Random()  # noqa: S311 - jitter, not a secret
 _LACK_OF_SPACE: Final = {RootCause.NO_SPACE, RootCause.NO_QUOTA}
 _NAMES_MOUNT: Final = {RootCause.NOT_PERMITTED, RootCause.READ_ONLY, RootCause.DISCONNECTED}
 
@@ -44,47 +39,37 @@ _NAMES_MOUNT: Final = {RootCause.NOT_PERMITTED, RootCause.READ_ONLY, RootCause.D
 class Call:
     """Makes one target. ``run`` it once."""
 
-    __slots__ = (
-        "_began",
-        "_filesystem",
-        "_mount",
-        "_policy",
-        "_retries",
-        "_troubled",
-        "_visits",
-        "_walk",
-        "_work",
-        "recorder",
-        "target",
-        "transaction",
-        "workers",
-    )
+    stays_provisional = False
+    """Whether what it made is not final when it succeeds."""
 
     def __init__(self, target: Target, policy: Policy, outer: tuple[Transaction, ...] = ()) -> None:
+        self._began = trio.current_time()
         self.target = target
         self._policy = policy
-        self._filesystem = policy.filesystem or registry.operating_system
-        self._mount = self._filesystem.mount(target.path)
+        self._filesystem = filesystem = policy.filesystem or registry.operating_system
+        self._mount = filesystem.mount(target.path)
         self.workers = registry.workers.on(self._mount)
         self.recorder = Recorder(policy.observers)
         self.transaction = Transaction(
-            registry.tree,
-            self._filesystem,
-            policy,
-            self.recorder,
-            _random,
             registry.workers,
             self.workers,
+            registry.tree,
+            filesystem,
+            self.recorder,
+            policy,
+            registry.random,
             target.prefixes,
             outer,
         )
-        self._walk = Walk(target, self._filesystem, self.transaction.made)
-        self.transaction.ambiguous = self._walk.ambiguous
-        self._work = Work(self._walk.run())
+        self._walk = Walk(target, filesystem, self.transaction)
+        self._work = self._anew()
         self._retries: Retries | None = None
-        self._visits: list[Visit] = []  # those that may not have been answered
+        self._visit: Visit | None = None  # the one that has not been answered
         self._troubled = False
-        self._began = trio.current_time()
+
+    def _anew(self) -> Work:
+        """What is to be done, from where the walk is."""
+        return Work(self.transaction.forward(self._walk, provisional=self.stays_provisional))
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> Report:
@@ -113,13 +98,10 @@ class Call:
 
     # Making
 
-    stays_provisional = False
-    """Whether what it made is not final when it succeeds."""
-
     async def _make(self) -> None:
         while True:
             try:
-                if await self._visit(self._forward):
+                if await self._step(self._forward):
                     break
             except Failed as failure:
                 await self._try_again(failure)
@@ -129,31 +111,22 @@ class Call:
             self._check_mount(Failed(errno.ENODEV, self.target.path))
 
     def _forward(self, visit: Visit) -> Generator[Operation, None, bool]:
-        transaction = self.transaction
         try:
             done = yield from visit.sliced(self._work)
-            if not done:
-                yield from visit.while_wanted(transaction.enter())
-                return False
-            alone = registry.tree.alone(transaction)
-            # Entered, it is safe from a call that takes it for one of its own that is gone.
-            if self.stays_provisional or not alone:
-                yield from visit.while_wanted(transaction.enter(strictly=self.stays_provisional))
-            if not alone:
-                yield from visit.while_wanted(transaction.hold(self._walk.mine))
-        except BaseException:
-            yield from visit.while_wanted(transaction.enter())
+        except (Failed, BeingRemoved):
+            yield from visit.while_wanted(self.transaction.enter())
             raise
-        return True
+        if not done:
+            yield from visit.while_wanted(self.transaction.enter())
+        return done
 
-    async def _visit(self, errand: Callable[[Visit], Generator[Operation, None, bool]]) -> bool:
+    async def _step(self, errand: Callable[[Visit], Generator[Operation, None, bool]]) -> bool:
         """Send a worker on ``errand`` and wait for it as often as the policy allows."""
-        if self.workers.stuck >= min(self._policy.stall_after, self._policy.workers):
+        policy, path = self._policy, self.target.path
+        if self.workers.stuck >= min(policy.stall_after, policy.workers):
             await trio.lowlevel.checkpoint()
-            raise self._error(
-                Failed(errno.ETIMEDOUT, self.target.path, RootCause.TIMED_OUT), MountStalled
-            )
-        visit = Visit(
+            raise self._error(Failed(errno.ETIMEDOUT, path, RootCause.TIMED_OUT), MountStalled)
+        self._visit = visit = Visit.of(
             self.transaction,
             self.workers,
             registry.workers,
@@ -161,28 +134,22 @@ class Call:
             errand,
             self._walk,
         )
-        self._visits.append(visit)
-        self.recorder.step(self.target.path)
+        self.recorder.step(path)
         try:
-            answered = await _step.start(
-                visit, workers=self._policy.workers, seconds=self._policy.step_timeout
-            )
+            answered = await _step.start(visit, workers=policy.workers, seconds=policy.step_timeout)
         except RuntimeError as error:
-            visit.leave()
-            self._visits.remove(visit)
             # threading says "can't start new thread" for the EAGAIN of pthread_create(3).
-            path, cause = self.target.path, RootCause.NO_RESOURCES
-            raise Failed(errno.EAGAIN, path, cause, str(error)) from None
+            visit.leave()
+            raise Failed(errno.EAGAIN, path, RootCause.NO_RESOURCES, str(error)) from None
         while not answered:
             await self._timed_out(visit)
-            answered = await _step.wait(visit, seconds=self._policy.step_timeout)
-        self._visits.remove(visit)
+            answered = await _step.wait(visit, seconds=policy.step_timeout)
+        self._visit = None
         failure = visit.failure
         if failure is None:
-            self.recorder.answered(self.target.path, None)
+            self.recorder.answered(path, None)
             return visit.done
-        number = failure.number if isinstance(failure, Failed) else None
-        self.recorder.answered(self.target.path, number)
+        self.recorder.answered(path, failure.number if isinstance(failure, Failed) else None)
         raise failure
 
     async def _timed_out(self, visit: Visit) -> None:
@@ -198,6 +165,7 @@ class Call:
         self._troubled = True
         with trio.move_on_after(self._policy.step_timeout) as scope:
             await _step.until(partial(registry.tree.when_removed, entry))
+        self._work = self._anew()
         if scope.cancelled_caught:
             self.recorder.tell(StepTimedOut, entry.path, self._policy.step_timeout)
             await self._try_again(
@@ -211,7 +179,7 @@ class Call:
         self._troubled = True
         self._check_mount(failure, kind)
         if self._retries is None:
-            self._retries = Retries(self._policy, _random, trio.current_time)
+            self._retries = Retries(self._policy, registry.random, trio.current_time)
         delay = self._retries.next_delay(failure.cause, self._walk.progress)
         if delay is None:
             raise self._error(failure, kind) from None
@@ -229,7 +197,7 @@ class Call:
         ):
             self._walk.restart()
         if kind is None:
-            self._work = Work(self._walk.run())
+            self._work = self._anew()
         if delay:
             await trio.sleep(delay)
         # Once more: what matters is what the next attempt meets.
@@ -245,12 +213,14 @@ class Call:
             except OSError as error:
                 raise Failed(error.errno or errno.EIO, path) from None
 
-        await self._visit(partial(Visit.sliced, work=Work(look())))
+        await self._step(partial(Visit.sliced, work=Work(look())))
         return found[0]
 
     def _check_mount(self, failure: Failed, kind: type[MkdirError] | None = None) -> None:
         """After trouble, never go on where the mount that the call began on is gone."""
         mount = self._filesystem.mount(self.target.path)
+        if self._mount.type == "autofs":
+            self._mount = mount  # what our own first system call has asked for
         if mount != self._mount:
             failure.cause = RootCause.DISCONNECTED
             failure.note = f"it began on the mount {self._mount} and the path is now on {mount}"
@@ -268,17 +238,18 @@ class Call:
     # Undoing
 
     async def _roll_back(self) -> None:
-        # First every thread learns that we are gone: from here on none makes anything more.
-        for visit in self._visits:
-            visit.leave()
+        # First the thread learns that we are gone: from here on it makes nothing more.
+        visit = self._visit
+        if visit is None or visit.leave() in {Phase.ANSWERED, Phase.CANCELLED}:
+            self._work.program.close()  # no thread is in it
         transaction = self.transaction
-        rollback = Rollback(transaction, self._policy, self.target.path, _random)
+        rollback = Rollback(transaction, self._policy, self.target.path)
         try:
-            if transaction.undoable or transaction.ambiguous:
-                await rollback.undo([self.workers], afterwards=transaction.tell_ambiguous)
+            if transaction.undoable():
+                await rollback.undo([self.workers])
             await rollback.wait()
         finally:
-            rollback.leave(self._visits)
+            rollback.leave(visit)
 
     # Telling
 

@@ -18,6 +18,8 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, TypeAlias
 
+import attrs
+
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
@@ -39,17 +41,15 @@ class Phase(enum.Enum):
     LATE = enum.auto()
 
 
+@attrs.define(slots=False, eq=False)
 class Handshake:
     """Between one caller and one thread; ``lock`` may be shared with what it decides about."""
 
-    __slots__ = ("_lock", "_wake", "operation", "phase")
-
-    def __init__(self, lock: threading.Lock) -> None:
-        self._lock = lock
-        self.phase = Phase.WAITING
-        self.operation: Operation | None = None
-        """The system call that the thread is in, or was in last while it is RUNNING."""
-        self._wake: Callable[[], object] | None = None
+    _lock: threading.Lock
+    phase: Phase = attrs.field(init=False, default=Phase.WAITING)
+    operation: Operation | None = attrs.field(init=False, default=None)
+    """The system call that the thread is in, or was in last while it is RUNNING."""
+    _wake: Callable[[], object] | None = attrs.field(init=False, default=None)
 
     @property
     def answered(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from typing import TYPE_CHECKING, Final
 
 from ._debts import Debts
@@ -28,6 +29,7 @@ class Registry:
         self.workers = WorkerTable()
         self.tree = SharedTree()
         self.debts = Debts()
+        self.random = random.Random()  # noqa: S311 - jitter; another one in each forked child
 
 
 registry: Final = Registry()

@@ -19,15 +19,13 @@ from ._registry import registry
 from ._visit import Visit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
-    from random import Random
+    from collections.abc import Collection, Generator
 
     from ._events import PendingRollback
     from ._handshake import Operation
     from ._paths import AnyPath
     from ._policy import Policy
     from ._transaction import Transaction
-    from ._walk import Program
     from ._workers import Workers
 
 
@@ -41,57 +39,37 @@ class Rollback:
     Everything here is shielded from cancellation and bounded by ``policy.rollback_timeout``.
     """
 
-    def __init__(
-        self, transaction: Transaction, policy: Policy, path: AnyPath, random: Random
-    ) -> None:
+    def __init__(self, transaction: Transaction, policy: Policy, path: AnyPath) -> None:
         self._transaction = transaction
         self._policy = policy
         self._path = path
-        self._random = random
         self._visits: list[Visit] = []
         self.deadline = trio.current_time() + policy.rollback_timeout
         registry.debts.begin(transaction)
 
-    async def undo(
-        self,
-        mounts: Iterable[Workers],
-        *,
-        afterwards: Callable[[], Program] | None = None,
-    ) -> None:
+    async def undo(self, mounts: Collection[Workers]) -> None:
         """Send one worker to each of ``mounts``, so that none has to wait for another."""
-        errands = [
-            (
-                workers,
-                partial(self._errand, workers=workers, afterwards=afterwards),
-            )
-            for workers in mounts
-        ]
         with trio.CancelScope(shield=True):
-            if len(errands) == 1:
-                await self._send(*errands[0])
+            if len(mounts) == 1:
+                await self._send(*mounts)
                 return
             async with trio.open_nursery() as nursery:
-                for workers, errand in errands:
-                    nursery.start_soon(self._send, workers, errand)
+                for workers in mounts:
+                    nursery.start_soon(self._send, workers)
 
-    def _errand(
-        self,
-        visit: Visit,
-        *,
-        workers: Workers,
-        afterwards: Callable[[], Program] | None,
-    ) -> Generator[Operation, None, bool]:
-        yield from visit.noted(self._transaction.undo(visit, workers))
-        if afterwards is not None:
-            yield from afterwards()
-        return True
+    def _visit(self, workers: Workers) -> Visit:
+        transaction = self._transaction
 
-    async def _send(
-        self, workers: Workers, errand: Callable[[Visit], Generator[Operation, None, bool]]
-    ) -> None:
+        def errand(visit: Visit) -> Generator[Operation, None, bool]:
+            yield from visit.noted(transaction.undo(visit, workers))
+            return True
+
+        return Visit.of(transaction, workers, registry.workers, registry.debts, errand)
+
+    async def _send(self, workers: Workers) -> None:
         backoff = self._policy.retries.get(RootCause.NO_RESOURCES)
-        delays = backoff.delays(self._random) if backoff else iter(())
-        visit = Visit(self._transaction, workers, registry.workers, registry.debts, errand)
+        delays = backoff.delays(registry.random) if backoff else iter(())
+        visit = self._visit(workers)
         self._visits.append(visit)
         self._transaction.recorder.step(self._path)
         try:
@@ -113,27 +91,26 @@ class Rollback:
             return  # noqa: ASYNC910
         finally:
             # Whoever comes first does it; only the first can start it.
-            if not visit.sent and not registry.workers.owe(workers, visit):
-                trio.lowlevel.spawn_system_task(_keep_trying, workers)
+            if not visit.sent:
+                _owe(visit)
 
     async def wait(self) -> None:
         """Wait until everything is undone, or the time is up."""
         with trio.CancelScope(shield=True), trio.move_on_at(self.deadline):
             await _step.until(self._transaction.when_settled)
 
-    def leave(self, visits: Iterable[Visit] = ()) -> None:
-        """The call ends here: what is not undone by now is owed, by ``visits`` among others."""
+    def leave(self, abandoned: Visit | None = None) -> None:
+        """The call ends here: what is not undone by now is owed, by ``abandoned`` among others."""
         since = time.monotonic()
-        for visit in [*visits, *self._visits]:
+        visits = self._visits if abandoned is None else [abandoned, *self._visits]
+        for visit in visits:
             visit.count_as_stuck()
         transaction = self._transaction
         # Whoever was in the way of the others may have ended just now, and not known of it.
         for workers in transaction.undoable_on():
-            errand = partial(self._errand, workers=workers, afterwards=None)
-            visit = Visit(transaction, workers, registry.workers, registry.debts, errand)
+            visit = self._visit(workers)
             visit.count_as_stuck()
-            if not registry.workers.owe(workers, visit):
-                trio.lowlevel.spawn_system_task(_keep_trying, workers)
+            _owe(visit)
 
         def pending() -> list[PendingRollback]:
             return transaction.pending(since)
@@ -151,6 +128,14 @@ class Rollback:
         if owed:  # before `wait_settled` returns
             self._transaction.recorder.tell(DebtPaid, self._path)
         registry.debts.paid(self._transaction)
+
+
+def _owe(visit: Visit) -> None:
+    """Have ``visit`` carried out by whoever can, as no worker could be had for it."""
+    if visit.transaction.filesystem.turn is not None:
+        _step.start_without_thread(visit)
+    elif not registry.workers.owe(visit.workers, visit):
+        trio.lowlevel.spawn_system_task(_keep_trying, visit.workers)
 
 
 async def _keep_trying(workers: Workers) -> None:  # noqa: ASYNC910

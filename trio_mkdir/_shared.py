@@ -40,15 +40,23 @@ it enters its own directories for its rollback.
 directories. The maker's rollback then finds its directory not empty: the entry stays PROVISIONAL
 without holders. Whoever made something inside holds it before it commits; or, when it removes
 what it made, it looks at the directory above and takes over one that nobody holds (`inherit`),
-and so on upwards. A removal that is going on meanwhile is told, and tries once more (`left`).
+and so on upwards. A removal that is going on meanwhile is told, and tries once more (`missed`).
 A directory that was left so must be known for as long as whatever keeps it may go: the calls that
 were active then, the nurseries that hold something, and what those leave standing in it (`keep`).
+Only those calls take it over: who began later may have found another directory with its number.
 
 **Inode numbers are reused at once.** So an entry is believed only if somebody saw the directory
 after its maker's ``mkdir`` began (`Entry.seen`); an older one speaks of a former directory and
 is GONE. A ``mkdir`` can hang for long, so an entry that was seen at another path is believed only
 if that path still leads to it (`seen_elsewhere`). What is left is one that was made, removed by
 somebody else and made again at the same path while one ``mkdir`` hung there: it is kept.
+An ``rmdir`` may work and its reply be lost; tried again, it could take a new directory with the old
+number. So who made a directory whose entry is REMOVING waits until the removal has ended, and who
+has seen a removal end since he began looks at what he made once more before he commits.
+
+**The table is bounded.** It holds what active calls hold and the last `MEMORY` directories that
+nobody holds. To forget one earlier than argued above hurts only where a ``mkdir`` hangs while so
+many come and go, and has worked all the same, and another call found and committed its directory.
 
 Between processes there is no such table: only that ``rmdir`` takes empty directories, and that a
 directory that vanishes is made again.
@@ -59,7 +67,7 @@ from __future__ import annotations
 import enum
 import threading
 import time
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
@@ -70,6 +78,10 @@ if TYPE_CHECKING:
 
 Identity: TypeAlias = tuple[int, int]
 """Device and inode."""
+MEMORY: Final = 65_536
+"""How many directories without holders are remembered at most, some 30 MB: a call whose ``mkdir``
+hangs for a week is active for a week."""
+
 Look: TypeAlias = "tuple[Identity, AnyPath, float]"
 """What was seen, at which path, and `time.monotonic` right after."""
 
@@ -84,18 +96,24 @@ class State(enum.Enum):
     GONE = enum.auto()
 
 
+@attrs.define(slots=False, eq=False)
 class Holder:
     """Whoever can hold a directory: a call, or a nursery that its calls hand theirs on to."""
 
-    __slots__ = ("began", "entries", "removals")
+    began: int = attrs.field(init=False, default=0)
+    """When it became active, in the tree's own count; 0 if it is not."""
+    removals: int = attrs.field(init=False, default=0)
+    """How many removals there had been when it began."""
+    entries: dict[Entry, None] = attrs.field(init=False, factory=dict)
+    """What it holds, in order."""
 
-    def __init__(self) -> None:
-        self.began = 0
-        """When it became active, in the tree's own count; 0 if it is not."""
-        self.entries: dict[Entry, None] = {}
-        """What it holds, in order."""
-        self.removals = 0
-        """How many removals there had been when it began."""
+
+class BeingRemoved(Exception):
+    """A directory is being removed by another call right now."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(entry.path)
+        self.entry = entry
 
 
 @attrs.define(eq=False)
@@ -108,11 +126,23 @@ class Entry:
     state: State = State.FOUND
     seen: float = 0.0
     """`time.monotonic` after somebody last saw it."""
-    left: bool = False
+    missed: bool = False
     """Whether somebody else turned away from it while it was being removed."""
+    left: int = 0
+    """How many calls had begun when its last holder left it standing; 0 if that was not so. Who
+    began later cannot know whether what he finds is still ours, and so never removes it."""
     holders: set[Holder] = attrs.field(factory=set[Holder])
     waiters: tuple[Callable[[], object], ...] = ()
     """Called once it is no longer being removed."""
+
+
+@attrs.frozen(eq=False)
+class Sight:
+    """Where and when an entry was seen last, as somebody was told."""
+
+    entry: Entry
+    path: AnyPath
+    seen: float
 
 
 class SharedTree:
@@ -123,8 +153,10 @@ class SharedTree:
         self._entries: dict[Identity, Entry] = {}
         self._active: dict[Holder, int] = {}  # in the order in which they began
         self._nurseries: set[Holder] = set()  # those that hold something
-        self._retired: dict[Entry, int] = {}  # entries without holders, in order of retirement
-        self._loose: set[Entry] = set()  # being removed, or left standing by its last holder
+        # Entries without holders, in order of retirement, and how many calls had begun by then.
+        self._retired: dict[Entry, int] = {}
+        self._left: dict[Entry, int] = {}  # the same of those that were left standing
+        self._removing = 0
         self._count = 0
         self._removals = 0
 
@@ -153,28 +185,39 @@ class SharedTree:
         """How many removals have ended: compare before and after a look."""
         return self._removals
 
-    def seen_elsewhere(self, identity: Identity, path: AnyPath) -> Entry | None:
-        """The entry of ``identity``, if it was seen, but not at ``path``."""
+    def seen_elsewhere(self, identity: Identity, path: AnyPath) -> Sight | None:
+        """The last sight of ``identity``, if it was not at ``path``."""
         with self._lock:
             entry = self._entries.get(identity)
-            return None if entry is None or entry.path == path else entry
+            if entry is None or entry.path == path:
+                return None
+            return Sight(entry, entry.path, entry.seen)
 
-    def forget(self, entry: Entry) -> None:
-        """``entry`` speaks of a directory that is gone."""
+    def forget(self, sight: Sight) -> None:
+        """The directory of ``sight`` was gone; unless somebody has seen it since."""
         with self._lock:
-            if entry.state is not State.REMOVING:
+            entry = sight.entry
+            if entry.seen == sight.seen and entry.state is not State.REMOVING:
                 self._forget(entry)
 
     def made(self, holder: Holder, identity: Identity, path: AnyPath, since: float) -> Entry:
-        """``holder`` made a directory with a ``mkdir`` that it started at ``since``."""
+        """``holder`` made a directory with a ``mkdir`` that it started at ``since``.
+
+        Raises `BeingRemoved` if somebody is removing what had the inode number before: he may have
+        done so and not know it, and would try again.
+        """
         with self._lock:
             entry = self._entries.get(identity)
-            if entry is not None and (entry.seen < since or entry.state is State.REMOVING):
+            if entry is not None and entry.state is State.REMOVING:
+                entry.missed = True
+                raise BeingRemoved(entry)
+            if entry is not None and entry.seen < since:
                 self._forget(entry)
                 entry = None
             if entry is None:
                 entry = self._entries[identity] = Entry(identity, path)
             entry.seen = max(entry.seen, time.monotonic())
+            entry.left = 0
             if entry.state is State.FOUND:
                 entry.state = State.PROVISIONAL
                 entry.path = path
@@ -211,7 +254,7 @@ class SharedTree:
     @property
     def loose(self) -> bool:
         """Whether there may be a directory that its maker could not remove."""
-        return bool(self._loose)
+        return bool(self._removing or self._left)
 
     def inherit(self, holder: Holder, identity: Identity) -> Entry | None:
         """``holder`` has removed what stood in a directory: it gets it, if nobody holds it."""
@@ -220,10 +263,12 @@ class SharedTree:
             if entry is None:
                 return None
             if entry.state is State.REMOVING:
-                entry.left = True  # whoever is at it tries once more
+                entry.missed = True  # whoever is at it tries once more
                 return None
-            if entry.state is not State.PROVISIONAL or entry.holders:
+            if not 0 < holder.began <= entry.left:
                 return None
+            # It held what was in it all the time, so it is still the same.
+            entry.left = 0
             self._add(holder, entry)
             return entry
 
@@ -234,11 +279,13 @@ class SharedTree:
         """
         with self._lock:
             entry = self._entries.get(identity)
-            if entry is None or entry not in self._loose:
+            if entry is None:
                 return False
-            if entry in self._retired:
+            if entry in self._left:
+                entry.left = self._count
                 self._retire(entry)
-            return True
+                return True
+            return entry.state is State.REMOVING
 
     def drop(self, holder: Holder, entry: Entry) -> None:
         """``holder`` does not rely on ``entry`` any more."""
@@ -274,10 +321,11 @@ class SharedTree:
             entry.holders.discard(holder)
             state = entry.state
             if not entry.holders:
-                if state is State.PROVISIONAL:
+                if state is State.PROVISIONAL and not 0 < entry.left < holder.began:
                     entry.state = State.REMOVING
-                    self._loose.add(entry)
-                    self._retired.pop(entry, None)
+                    entry.left = 0
+                    self._removing += 1
+                    self._recall(entry)
                     return State.REMOVING
                 self._retire(entry)
             return state
@@ -288,15 +336,16 @@ class SharedTree:
         True if it is to be tried once more, because somebody turned away from it meanwhile.
         """
         with self._lock:
-            if entry.state is State.REMOVING:
-                if not gone and entry.left:
-                    entry.left = False
-                    return True
-                if gone:
-                    self._forget(entry)
-                else:
-                    entry.state = State.PROVISIONAL
-                    self._retire(entry)
+            if not gone and entry.missed:
+                entry.missed = False
+                return True
+            if gone:
+                self._forget(entry)
+            else:
+                entry.state = State.PROVISIONAL
+                entry.left = self._count
+                self._retire(entry)
+            self._removing -= 1
             self._removals += 1
             waiters, entry.waiters = entry.waiters, ()
         for waiter in waiters:
@@ -322,42 +371,52 @@ class SharedTree:
     def _add(self, holder: Holder, entry: Entry) -> None:
         holder.entries[entry] = None
         entry.holders.add(holder)
-        self._loose.discard(entry)
-        self._retired.pop(entry, None)
+        self._recall(entry)
 
     def _drop(self, holder: Holder, entry: Entry) -> None:
         entry.holders.discard(holder)
         if not entry.holders and entry.state is not State.REMOVING:
             self._retire(entry)
 
+    def _recall(self, entry: Entry) -> None:
+        self._retired.pop(entry, None)
+        self._left.pop(entry, None)
+
     def _forget(self, entry: Entry) -> None:
         entry.state = State.GONE
-        self._loose.discard(entry)
-        self._retired.pop(entry, None)
+        self._recall(entry)
         if self._entries.get(entry.identity) is entry:
             del self._entries[entry.identity]
 
     def _retire(self, entry: Entry) -> None:
-        if entry.state is not State.GONE:
-            if entry.state is State.PROVISIONAL:
-                self._loose.add(entry)
-            self._retired.pop(entry, None)
+        if entry.state is State.GONE:
+            return
+        self._recall(entry)
+        if entry.state is State.PROVISIONAL:
+            entry.left = entry.left or self._count
+            self._left[entry] = entry.left
+        else:
             self._retired[entry] = self._count
-            self._drop_outlived()
+        self._drop_outlived()
 
     def _end(self, holder: Holder) -> None:
         self._active.pop(holder, None)
         self._nurseries.discard(holder)
-        if self._retired:
+        if self._retired or self._left:
             self._drop_outlived()
 
     def _drop_outlived(self) -> None:
         """Forget entries that no active call can have anything to say about."""
         oldest = next(iter(self._active.values()), self._count + 1)
-        # What was left standing may be inherited by a nursery that holds what keeps it.
-        eldest = min((nursery.began for nursery in self._nurseries), default=oldest)
-        for entry, retired in list(self._retired.items()):
-            if oldest <= retired:
+        self._forget_before(oldest, self._retired)
+        if self._left:
+            # What was left standing may be inherited by a nursery that holds what keeps it.
+            began = [nursery.began for nursery in self._nurseries]
+            self._forget_before(min([oldest, *began]), self._left)
+
+    def _forget_before(self, oldest: int, retired: dict[Entry, int]) -> None:
+        while retired:
+            entry, at = next(iter(retired.items()))
+            if at >= oldest and len(retired) <= MEMORY:
                 return
-            if entry.state is not State.PROVISIONAL or retired < eldest:
-                self._forget(entry)
+            self._forget(entry)

@@ -53,10 +53,8 @@ async def start(visit: Visit, *, workers: int, seconds: float, patience: float =
     and `trio.TooSlowError` if none of the mount's ``workers`` was free within ``patience`` seconds.
     **Cancellation** goes through at once; the thread goes on, and the caller must leave it.
     """
-    turn = visit.transaction.filesystem.turn
-    if turn is not None:
-        visit.sent = True
-        trio.lowlevel.spawn_system_task(_without_thread, visit, turn)
+    if visit.transaction.filesystem.turn is not None:
+        start_without_thread(visit)
         return await wait(visit, seconds=seconds)
     tokens = limiter(visit.workers, workers)
     try:
@@ -84,13 +82,20 @@ async def start(visit: Visit, *, workers: int, seconds: float, patience: float =
     return visit.answered
 
 
+def start_without_thread(visit: Visit) -> None:
+    """Carry out ``visit`` in a system task, which outlives its caller as a thread does."""
+    turn = visit.transaction.filesystem.turn
+    assert turn is not None  # noqa: S101 - for the type checker
+    visit.sent = True
+    trio.lowlevel.spawn_system_task(_without_thread, visit, turn)
+
+
 async def _without_thread(  # noqa: ASYNC910 - a system task
     visit: Visit, turn: Callable[[Operation | None], Awaitable[object]]
 ) -> None:
     """What a thread does, with `Filesystem.turn` awaited where the thread would block.
 
-    A system task, so that it outlives its caller as a thread does. When the run ends, it carries
-    out the rest at once.
+    When the run ends, it carries out the rest at once.
     """
     operations = visit.work()
     with contextlib.suppress(trio.Cancelled):

@@ -37,48 +37,42 @@ class Work:
     """What the program was about to do when the slice was used up."""
 
 
+@attrs.define(slots=False, eq=False)
 class Visit(Handshake):
     """An errand for one thread, and its handshake with the caller who sent it."""
 
-    __slots__ = (
-        "_counted",
-        "_debts",
-        "_errand",
-        "_pays",
-        "_table",
-        "_walk",
-        "done",
-        "failure",
-        "sent",
-        "transaction",
-        "workers",
-    )
+    transaction: Transaction
+    workers: Workers
+    _table: WorkerTable
+    _debts: Debts
+    _errand: Callable[[Visit], Generator[Operation, None, bool]]
+    _walk: Walk | None = None
+    """Knows the last answer, for the record of a late one."""
+    done: bool = attrs.field(init=False, default=False)
+    """Whether the errand is finished; otherwise another visit has to go on with it."""
+    failure: BaseException | None = attrs.field(init=False, default=None)
+    """What stopped it."""
+    sent: bool = attrs.field(init=False, default=False)
+    """Whether a thread is on its way to it."""
+    _counted: bool = attrs.field(init=False, default=False)
+    """As stuck."""
+    _pays: bool = attrs.field(init=False, default=False)
+    """Whether what was in its way is its duty too."""
 
-    def __init__(
-        self,
+    @classmethod
+    def of(
+        cls,
         transaction: Transaction,
         workers: Workers,
         table: WorkerTable,
         debts: Debts,
         errand: Callable[[Visit], Generator[Operation, None, bool]],
         walk: Walk | None = None,
-    ) -> None:
-        super().__init__(transaction.lock)
-        self.transaction = transaction
-        self.workers = workers
-        self.done = False
-        """Whether the errand is finished; otherwise another visit has to go on with it."""
-        self.failure: BaseException | None = None
-        """What stopped it."""
-        self.sent = False
-        """Whether a thread is on its way to it."""
-        self._table = table
-        self._debts = debts
-        self._errand = errand
-        self._walk = walk  # knows the last answer, for the record of a late one
-        self._counted = False
-        self._pays = False  # whether what was in its way is its duty too
-        transaction.join(self)
+    ) -> Visit:
+        """One that works for ``transaction``, under its lock."""
+        visit = cls(transaction.lock, transaction, workers, table, debts, errand, walk)
+        transaction.join(visit)
+        return visit
 
     def run(self) -> None:
         """Do everything at once, in a worker thread."""
@@ -89,17 +83,15 @@ class Visit(Handshake):
         """What this visit is for; then what is owed on the mount."""
         yield from self.do()
         # Also where nothing was to be done: we may have had the worker that a debt waits for.
-        while (debt := self._table.next_debt(self.workers)) is not None:
+        while self.workers.debts and (debt := self._table.next_debt(self.workers)) is not None:
             yield from debt.do()
 
     def do(self) -> Program:
         """The errand; then, if the caller has left, its undoing; then what waited for us."""
-        if self.start():
-            yield from self._work()
-        elif self.phase is Phase.CANCELLED:
-            self._back()
-
-    def _work(self) -> Program:
+        if not self.start():
+            if self.phase is Phase.CANCELLED:
+                self._back()
+            return
         try:
             self.done = yield from self._errand(self)
         except BaseException as failure:  # noqa: BLE001, ASYNC103 - the caller raises it
@@ -132,16 +124,19 @@ class Visit(Handshake):
     def sliced(self, work: Work) -> Generator[Operation, None, bool]:
         """Go on with ``work`` for one slice, or until the caller leaves; False if there is more."""
         until = math.inf  # one system call there is in any case
-        operation = work.next or next(work.program, None)
+        program = work.program
+        operation = work.next or next(program, None)
         while operation is not None:
-            work.next = operation
-            if time.monotonic() >= until or not self.admit(operation):
+            now = time.monotonic()
+            if now >= until:
+                work.next = operation
                 return False
-            if until == math.inf:
-                until = time.monotonic() + SLICE
+            if not self.admit(operation):
+                program.close()  # nobody will go on with it
+                return False
+            until = min(until, now + SLICE)
             yield operation
-            work.next = None
-            operation = next(work.program, None)  # here the system call happens
+            operation = next(program, None)  # here the system call happens
         return True
 
     def while_wanted(self, program: Program) -> Program:

@@ -23,8 +23,6 @@ from ._causes import AMBIGUOUS, RootCause, root_cause
 from ._paths import is_dot, parent_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ._handshake import Operation
     from ._os import Filesystem
     from ._paths import AnyPath, Target
@@ -37,6 +35,17 @@ class Item(Protocol):
     """What is kept of a directory that was made."""
 
     identity: Identity | None
+
+
+class Log(Protocol):
+    """Where a walk writes down what it has done."""
+
+    ambiguous: dict[AnyPath, int]
+    """Where an attempt was answered with an errno that leaves open whether it worked."""
+
+    def made(self, path: AnyPath, since: float) -> Item:
+        """A ``mkdir`` that began at ``since`` has made ``path``."""
+        ...
 
 
 class Failed(Exception):
@@ -55,24 +64,10 @@ class Failed(Exception):
 class Walk:
     """The way to one target; ``run`` again after a failure to go on where it happened."""
 
-    __slots__ = (
-        "_filesystem",
-        "_made",
-        "_reached",
-        "_target",
-        "_todo",
-        "ambiguous",
-        "answer",
-        "mine",
-        "progress",
-    )
-
-    def __init__(
-        self, target: Target, filesystem: Filesystem, made: Callable[[AnyPath, float], Item]
-    ) -> None:
+    def __init__(self, target: Target, filesystem: Filesystem, log: Log) -> None:
         self._target = target
         self._filesystem = filesystem
-        self._made = made
+        self._log = log
         self._todo: list[AnyPath] = [target.path]  # the leaf first, what to try next last
         self._reached: AnyPath | None = None
         self.mine: set[AnyPath] = set()
@@ -81,8 +76,6 @@ class Walk:
         """The length of the longest path that was ever reached."""
         self.answer: int | None = None
         """The errno of the last ``mkdir``, None if it succeeded or has not returned."""
-        self.ambiguous: dict[AnyPath, int] = {}
-        """Where an attempt was answered with an errno that leaves open whether it worked."""
 
     @property
     def arrived(self) -> bool:
@@ -115,8 +108,7 @@ class Walk:
                 self.mine.discard(path)  # gone and made again by others, as far as we know
                 self._arrive(path)
             else:
-                item = self._made(path, since)
-                self.ambiguous.pop(path, None)
+                item = self._log.made(path, since)
                 self.mine.add(path)
                 self._arrive(path)
                 if todo:
@@ -166,7 +158,7 @@ class Walk:
         """
         exists = number == errno.EEXIST
         if number in AMBIGUOUS:
-            self.ambiguous.setdefault(path, number)
+            self._log.ambiguous.setdefault(path, number)
         if leaf and not self._target.exist_ok:
             yield from self._fail(path, number)
         if exists and not leaf:
@@ -204,8 +196,9 @@ class Walk:
                 note = who_may_write(parent, self._filesystem.stat(parent))
             except OSError as error:
                 note = f"whoever may write to {parent!r} cannot be told: {error.strerror}"
-        elif number == errno.EEXIST and path in self.ambiguous:
-            before = errno.errorcode.get(self.ambiguous[path], str(self.ambiguous[path]))
+        elif number == errno.EEXIST and path in self._log.ambiguous:
+            answer = self._log.ambiguous[path]
+            before = errno.errorcode.get(answer, str(answer))
             note = (
                 f"an earlier attempt of this call was answered {before} and may have made it;"
                 " it cannot be told from another's and is left"

@@ -1,0 +1,268 @@
+"""What a call has made and not committed: from which any thread may take the next thing to undo.
+
+The last comes first, and nothing is handed out in or below which a system call has not returned:
+``rmdir`` would wait on the same kernel lock. Whoever comes out of such a system call asks again,
+so there is always somebody whose duty the rest is. Nothing here calls the filesystem.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from ._handshake import Phase
+from ._paths import parent_of
+from ._shared import Entry, Holder, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ._handshake import Handshake, Operation
+    from ._paths import AnyPath
+    from ._shared import Identity
+    from ._workers import Workers, WorkerTable
+
+positions: Final = itertools.count(1)
+"""The order in which what a rollback nursery has to undo was completed, in the whole process."""
+
+_OUT: Final = {Phase.ANSWERED, Phase.CANCELLED}
+
+
+@attrs.define(eq=False)
+class Item:
+    """One directory that may have to be undone."""
+
+    path: AnyPath
+    made: bool
+    """By this call; otherwise it found what another call had made, and may be the last to fail."""
+    workers: Workers | None = None
+    """Of the mount it is on."""
+    since: float = 0.0
+    """`time.monotonic` before its ``mkdir``."""
+    identity: Identity | None = None
+    """What was found right after it was made."""
+    entry: Entry | None = None
+    position: int = 0
+    """Its place among all that a nursery has to undo; 0 until its call has succeeded in one."""
+    doubt: int | None = None
+    """The errno of a ``mkdir`` that may have made it; then it is only told of."""
+    taken: bool = False
+    """Whether somebody is undoing it."""
+
+    @property
+    def paths(self) -> set[str]:
+        """Where it is looked at and removed, as `_spelling` has it."""
+        paths = [self.path] if self.entry is None else [self.path, self.entry.path]
+        return {_spelling(path) for path in paths}
+
+    @property
+    def may_be_removed(self) -> bool:
+        """Whether undoing it can mean to remove it."""
+        return self.made or (self.entry is not None and self.entry.state is State.PROVISIONAL)
+
+
+@attrs.define(slots=False, eq=False)
+class UndoLog(Holder):
+    """The items of one call, and the threads that work for it."""
+
+    _table: WorkerTable
+    _workers: Workers | None
+    """Of the mount; None if there is more than one."""
+    lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
+    ambiguous: dict[AnyPath, int] = attrs.field(init=False, factory=dict)
+    """Where a ``mkdir`` was answered with an errno that leaves open whether it worked."""
+    floor: int = attrs.field(init=False, default=0)
+    """What has a lower position has to wait, whoever undoes it."""
+    _items: list[Item] = attrs.field(init=False, factory=list)
+    _payers: list[Handshake] = attrs.field(init=False, factory=list)
+    _waiting: list[Callable[[], object]] = attrs.field(init=False, factory=list)
+    _ending: bool = attrs.field(init=False, default=False)
+    """The call has ended,"""
+    _over: bool = attrs.field(init=False, default=False)
+    """and nothing is left to do for it."""
+
+    # Items
+
+    def add(self, item: Item) -> None:
+        """It was made just now."""
+        with self.lock:
+            self._items.append(item)
+
+    def insert(self, item: Item) -> None:
+        """Above everything that is deeper, so that undoing from the end meets children first."""
+        with self.lock:
+            self._insert(item)
+
+    def _insert(self, item: Item) -> None:
+        place = len(self._items)
+        while place and len(self._items[place - 1].path) > len(item.path):
+            place -= 1
+        self._items.insert(place, item)
+
+    def not_entered(self) -> list[Item]:
+        """What the shared tree does not know of yet."""
+        with self.lock:
+            return [item for item in self._items if item.made and item.entry is None]
+
+    def found(self) -> dict[Entry, Item]:
+        """What others have made and this call relies on."""
+        with self.lock:
+            return {item.entry: item for item in self._items if item.entry and not item.made}
+
+    def knows(self, entry: Entry) -> bool:
+        """Whether there is an item for ``entry``."""
+        with self.lock:
+            return any(item.entry is entry for item in self._items)
+
+    def take(self, item: Item) -> bool:
+        """Whether ``item`` was still there; it is in nobody else's hands from now on."""
+        with self.lock:
+            there = item in self._items
+            if there:
+                self._items.remove(item)
+            return there
+
+    def adopt(self, items: Iterable[Item]) -> None:
+        """What a call or a block inside this one has made is undone with this one."""
+        completed = next(positions)
+        with self.lock:
+            for item in items:
+                item.position = item.position or completed
+            # A block's items have their positions already, and others may have come between them.
+            self._items = sorted([*self._items, *items], key=lambda item: item.position)
+
+    def clear(self) -> list[Item]:
+        """Everything that was in it."""
+        with self.lock:
+            self._doubt()
+            items, self._items = self._items, []
+            return items
+
+    # Threads
+
+    def join(self, payer: Handshake) -> bool:
+        """A thread is about to work for this call; False if there is nothing left to do."""
+        with self.lock:
+            if not self._over:
+                self._payers.append(payer)
+            return not self._over
+
+    def part(self) -> None:
+        """A thread was answered or cancelled and leaves the rest to others."""
+        # Its phase says so already, to whoever looks; only who waits has to be told.
+        if self._waiting:
+            with self.lock:
+                settled = self._take_waiting()
+            _call(settled)
+
+    def _busy(self) -> list[Handshake]:
+        """The threads that may be in a system call of this call, or are yet to come to it."""
+        self._payers = [payer for payer in self._payers if payer.phase not in _OUT]
+        return self._payers
+
+    # Taking what can be undone
+
+    def next_for(self, payer: Handshake, only: Workers | None) -> Item | None:
+        """What ``payer`` is to undo; after None the rest is somebody else's duty."""
+        with self.lock:
+            payer.operation = None
+            item = self._undoable(payer, only)
+            if item is not None:
+                self._items.remove(item)
+                item.taken = True
+                payer.operation = "lstat", item.path
+                return item
+            # In the same breath: whoever looks after this sees that we are not in the way.
+            self._payers = [other for other in self._payers if other is not payer]
+            settled = self._take_waiting()
+        _call(settled)
+        return None
+
+    def _undoable(self, payer: Handshake | None = None, only: Workers | None = None) -> Item | None:
+        self._doubt()
+        blocked = {
+            path
+            for operation in [
+                *(other.operation for other in self._busy() if other is not payer),
+                *self._table.stuck_in(),
+            ]
+            if operation is not None
+            for path in _at_or_above(operation[1])
+        }
+        for item in reversed(self._items):
+            mine = item.position >= self.floor and only in {None, item.workers}
+            if mine and blocked.isdisjoint(item.paths):
+                return item
+        return None
+
+    def _doubt(self) -> None:
+        """What may be ours is told of as soon as anything is undone, also by a late thread."""
+        while self.ambiguous:
+            path, number = self.ambiguous.popitem()
+            self._insert(Item(path, made=False, workers=self._workers, doubt=number))
+
+    def undoable(self) -> bool:
+        """Whether something can be undone right now."""
+        with self.lock:
+            return self._undoable() is not None
+
+    def undoable_on(self) -> set[Workers]:
+        """The mounts on which something can be undone right now."""
+        with self.lock:
+            self._doubt()
+            mounts = {item.workers for item in self._items if item.workers is not None}
+            return {workers for workers in mounts if self._undoable(None, workers) is not None}
+
+    def owed(self) -> list[Operation]:
+        """What is still to be undone, and the system calls that are in the way."""
+        with self.lock:
+            stuck = [payer.operation for payer in self._busy() if payer.operation is not None]
+            items = [item.path for item in reversed(self._items) if item.may_be_removed]
+        return [*stuck, *(("undo", path) for path in items)]
+
+    # Being done
+
+    def _settled(self) -> bool:
+        return not self._items and not self.ambiguous and not self._busy()
+
+    def when_settled(self, callback: Callable[[], object], *, finally_: bool = False) -> bool:
+        """Have ``callback`` called when nothing is left to undo; False if that is so already.
+
+        ``finally_``: the call has ended, and after that nothing more is done for it.
+        """
+        with self.lock:
+            settled = self._settled()
+            if not settled:
+                self._waiting.append(callback)
+            self._ending = self._ending or finally_
+            self._over = self._over or (settled and finally_)
+            return not settled
+
+    def _take_waiting(self) -> list[Callable[[], object]]:
+        if not self._settled():
+            return []
+        self._over = self._over or self._ending
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+
+def _call(callbacks: Iterable[Callable[[], object]]) -> None:
+    for callback in callbacks:
+        callback()
+
+
+def _spelling(path: AnyPath) -> str:
+    """One for all that lead to the same directory, as far as the text tells."""
+    text = os.fsdecode(path)
+    return os.path.normpath(text) if "//" in text or "/." in text or text[-1:] == "/" else text
+
+
+def _at_or_above(path: AnyPath) -> Iterator[AnyPath]:
+    above: AnyPath | None = _spelling(path)
+    while above is not None:
+        yield above
+        above = parent_of(above)
