@@ -31,7 +31,7 @@ from trio_mkdir._handshake import Handshake
 from trio_mkdir._paths import AnyPath, target
 from trio_mkdir._shared import BeingRemoved, SharedTree
 from trio_mkdir._transaction import Transaction
-from trio_mkdir._visit import Visit, Work
+from trio_mkdir._visit import Sliced, Visit
 from trio_mkdir._walk import Failed, Walk
 from trio_mkdir._workers import WorkerTable
 
@@ -366,6 +366,13 @@ class World:
         return [f"{name} {os.fsdecode(path)}" for name, path in self.filesystem.calls]
 
 
+class Errand:
+    """Any generator function as the work of a visit."""
+
+    def __init__(self, do: Callable[[Visit], Generator[Operation, None, bool]]) -> None:
+        self.do = do
+
+
 class Caller:
     """One call without a thread and an event loop, driven by hand, system call by system call."""
 
@@ -423,19 +430,24 @@ class Caller:
     def commit(self) -> None:
         self.transaction.commit()
 
+    def walking(self) -> Sliced:
+        return Sliced(self.walk.run(), self.transaction.enter)
+
     def visit(
         self, errand: Callable[[Visit], Generator[Operation, None, bool]] | None = None
     ) -> Visit:
         """A visit to a worker thread, to walk all the way if nothing else is said."""
-        work = Work(self.walk.run())
-        return Visit.of(
+        visit = Visit(
+            self.transaction.lock,
             self.transaction,
             self.world.workers.on(DISK),
             self.world.workers,
             self.world.debts,
-            errand or (lambda visit: visit.sliced(work)),
+            Errand(errand) if errand else self.walking(),
             self.walk,
         )
+        self.transaction.join(visit)
+        return visit
 
     def payer(self) -> Handshake:
         """A thread that is there for this call."""

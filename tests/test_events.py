@@ -45,10 +45,10 @@ def tell_everything(recorder: Recorder) -> None:
     recorder.tell(ReliedOn, "/here")
     recorder.tell(StepTimedOut, "/here/a/b", 5.0)
     recorder.tell(RetryScheduled, "/here/a/b", RootCause.BUSY, errno.EBUSY, 0.01)
-    recorder.answered("/here/a/b", errno.EBUSY)
+    recorder.tell(StepAnswered, "/here/a/b", errno.EBUSY)
     recorder.step("/here/a/b")
     recorder.tell(Made, "/here/a/b")
-    recorder.answered("/here/a/b", None)
+    recorder.tell(StepAnswered, "/here/a/b", None)
     recorder.tell(Removed, "/here/a/b")
     recorder.tell(Kept, "/here/a", "it is not empty", None)
     recorder.tell(DebtTaken, "/here/a", DEBT)
@@ -152,7 +152,7 @@ def test_everything_else_is_for_debugging(caplog: pytest.LogCaptureFixture) -> N
         recorder.step("/a")
         recorder.tell(Made, "/a")
         recorder.tell(Removed, "/a")
-        recorder.answered("/a", None)
+        recorder.tell(StepAnswered, "/a", None)
     assert caplog.records == []
 
 
@@ -187,7 +187,7 @@ def test_a_log_that_is_switched_off_gets_nothing(caplog: pytest.LogCaptureFixtur
 def test_a_call_to_which_nothing_happened_has_an_empty_report() -> None:
     recorder = Recorder(())
     recorder.step("/here/a/b")
-    recorder.answered("/here/a/b", None)
+    recorder.tell(StepAnswered, "/here/a/b", None)
     assert report(recorder) == Report("a/b", elapsed=1.5, steps=1)
 
 

@@ -262,7 +262,7 @@ def test_a_worker_whose_caller_left_before_it_began_pays_what_is_owed(
         return True
 
     def visit(caller: Caller) -> Visit:
-        return Visit.of(caller.transaction, workers, world.workers, world.debts, undo)
+        return caller.visit(undo)
 
     caller, other = Caller(world, "/a/b"), Caller(world, "/x")
     caller.go()

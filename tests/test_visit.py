@@ -11,18 +11,18 @@ import time
 from collections.abc import Callable, Generator
 
 import pytest
-from doubles import DISK, NAS, Caller, Operation, World, drive, drive_to, refuse
+from doubles import DISK, NAS, Caller, Errand, Operation, World, drive, drive_to, refuse
 
 from trio_mkdir import LateAnswer, Made, Removed
 from trio_mkdir._handshake import Phase
-from trio_mkdir._visit import SLICE, Visit, Work
+from trio_mkdir._visit import SLICE, Sliced, Visit
 from trio_mkdir._walk import Failed
 from trio_mkdir._workers import Job, WorkerTable
 
-Errand = Callable[[Visit], Generator[Operation, None, bool]]
+Steps = Callable[[Visit], Generator[Operation, None, bool]]
 
 
-def errand(*paths: str, record: list[str] | None = None, done: bool = True) -> Errand:
+def errand(*paths: str, record: list[str] | None = None, done: bool = True) -> Steps:
     """Something to do that makes a system call at each of ``paths``."""
 
     def steps(visit: Visit) -> Generator[Operation, None, bool]:
@@ -42,7 +42,7 @@ def test_a_visit_does_its_errand_and_the_caller_has_the_result() -> None:
     world = World()
     call = Caller(world, "/a/b")
     visit = call.visit()
-    drive(visit.work())
+    drive(visit.program())
     assert (visit.done, visit.failure, visit.answered) == (True, None, True)
     assert world.memory.tree() == ["/a", "/a/b"]
     call.commit()
@@ -65,7 +65,7 @@ def test_what_stops_an_errand_is_the_callers() -> None:
     world.filesystem.script("mkdir", "/a", refuse(errno.ENOSPC))
     call = Caller(world, "/a")
     visit = call.visit()
-    drive(visit.work())
+    drive(visit.program())
     assert isinstance(visit.failure, Failed)
     assert visit.failure.number == errno.ENOSPC
     assert (visit.done, visit.answered) == (False, True)
@@ -80,14 +80,14 @@ def test_even_what_is_no_exception_is_the_callers() -> None:
         raise Strange
 
     visit = Caller(World(), "/a").visit(strange)
-    drive(visit.work())
+    drive(visit.program())
     assert isinstance(visit.failure, Strange)
     assert visit.answered
 
 
 def test_an_errand_that_is_not_finished_says_so() -> None:
     visit = Caller(World(), "/a").visit(errand("/", done=False))
-    drive(visit.work())
+    drive(visit.program())
     assert (visit.done, visit.answered) == (False, True)
 
 
@@ -110,21 +110,25 @@ def test_a_quick_filesystem_needs_one_slice() -> None:
     world = World()
     call = Caller(world, "/a/b/c/d/e")
     visit = call.visit()
-    drive(visit.work())
+    drive(visit.program())
     assert visit.done
     call.commit()
+
+
+def nothing() -> Generator[Operation, None, None]:
+    yield from ()
 
 
 def test_when_the_slice_is_used_up_the_next_visit_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     call = Caller(world, "/a/b")
-    work = Work(call.walk.run())
+    work = Sliced(call.walk.run(), nothing)  # and nothing in between
     monkeypatch.setattr(time, "monotonic", Clock(SLICE / 3))
     visits = 0
     while not call.walk.arrived:
-        visit = call.visit(lambda visit: visit.sliced(work))
+        visit = call.visit(work.do)
         before = len(world.calls)
-        drive(visit.work())
+        drive(visit.program())
         assert visit.answered
         assert len(world.calls) > before
         visits += 1
@@ -146,7 +150,7 @@ def test_a_visit_makes_at_least_one_system_call_however_slow_the_machine(
     world = World()
     call = Caller(world, "/a")
     monkeypatch.setattr(time, "monotonic", Clock(2 * SLICE))
-    drive(call.visit().work())
+    drive(call.visit().program())
     assert world.calls == ["mkdir /a"]
 
 
@@ -162,11 +166,11 @@ def test_what_was_announced_when_the_slice_ended_is_done_once(
             yield "stat", path
             done.append(path)
 
-    work = Work(program())
+    work = Sliced(program(), call.transaction.enter)
     monkeypatch.setattr(time, "monotonic", Clock(SLICE / 1.5))
     for _ in range(20):
-        visit = call.visit(lambda visit: visit.sliced(work))
-        drive(visit.work())
+        visit = call.visit(work.do)
+        drive(visit.program())
         if visit.done:
             break
     assert done == ["/a", "/b", "/c"]
@@ -180,7 +184,7 @@ def test_a_visit_whose_caller_left_before_it_began_does_nothing() -> None:
     call = Caller(world, "/a")
     visit = call.visit()
     assert visit.leave() is Phase.CANCELLED
-    assert drive(visit.work()) == []
+    assert drive(visit.program()) == []
     assert world.calls == []
     assert not call.transaction.when_settled(lambda: None)
 
@@ -189,7 +193,7 @@ def test_no_system_call_starts_after_the_caller_has_left() -> None:
     world = World()
     call = Caller(world, "/a/b/c")
     visit = call.visit()
-    work = visit.work()
+    work = visit.program()
     drive_to(work, "mkdir", "/a/b")
     visit.leave()
     drive(work)
@@ -200,7 +204,7 @@ def test_a_late_mkdir_is_undone_by_the_thread_that_was_stuck_in_it() -> None:
     world = World()
     call = Caller(world, "/a/b")
     visit = call.visit()
-    work = visit.work()
+    work = visit.program()
     drive_to(work, "mkdir", "/a/b")
     drive_to(work, "mkdir", "/a/b")
     visit.leave()
@@ -225,7 +229,7 @@ def test_a_late_answer_is_told_when_it_comes() -> None:
     world.filesystem.script("mkdir", "/a", refuse(errno.ENOSPC))
     call = Caller(world, "/a")
     visit = call.visit()
-    work = visit.work()
+    work = visit.program()
     drive_to(work, "mkdir", "/a")
     visit.leave()
     assert late_answers(call) == []
@@ -236,7 +240,7 @@ def test_a_late_answer_is_told_when_it_comes() -> None:
 def test_a_late_success_is_told_too() -> None:
     call = Caller(World(), "/a")
     visit = call.visit()
-    work = visit.work()
+    work = visit.program()
     drive_to(work, "mkdir", "/a")
     visit.leave()
     drive(work)
@@ -247,7 +251,7 @@ def test_the_late_answer_of_a_look_is_its_own() -> None:
     world = World("/a")
     call = Caller(world, "/a", exist_ok=True)
     visit = call.visit()
-    work = visit.work()
+    work = visit.program()
     drive_to(work, "stat", "/a")
     visit.leave()
     drive(work)
@@ -262,20 +266,21 @@ def test_a_visit_that_was_in_no_system_call_has_no_late_answer() -> None:
         yield from ()
         return False
 
-    drive(call.visit(leave_at_once).work())
+    drive(call.visit(leave_at_once).program())
     assert late_answers(call) == []
 
 
 def test_an_errand_without_a_walk_has_a_late_answer_without_a_number() -> None:
     call = Caller(World(), "/a")
-    visit = Visit.of(
+    visit = Visit(
+        call.transaction.lock,
         call.transaction,
         call.world.workers.on(DISK),
         call.world.workers,
         call.world.debts,
-        errand("/a"),
+        Errand(errand("/a")),
     )
-    work = visit.work()
+    work = visit.program()
     for operation in work:
         visit.operation = operation
         visit.leave()
@@ -289,7 +294,7 @@ def test_a_thread_counts_as_stuck_from_when_nobody_waits_in_time_until_it_is_bac
     world = World()
     call = Caller(world, "/a")
     visit = call.visit()
-    work = visit.work()
+    work = visit.program()
     drive_to(work, "mkdir", "/a")
     visit.count_as_stuck()
     visit.count_as_stuck()
@@ -306,7 +311,7 @@ def test_a_thread_that_is_done_or_has_not_begun_is_not_stuck() -> None:
     call = Caller(world, "/a")
     waiting, done = call.visit(), call.visit(errand("/"))
     waiting.count_as_stuck()
-    drive(done.work())
+    drive(done.program())
     done.count_as_stuck()
     assert world.workers.on(DISK).stuck == 0
 
@@ -323,7 +328,7 @@ def test_a_thread_that_comes_back_while_it_is_being_counted_is_not_counted() -> 
     world.workers = Slow()
     call = Caller(world, "/a")
     visit = call.visit()
-    work = visit.work()
+    work = visit.program()
     drive_to(work, "mkdir", "/a")
     failures: list[BaseException] = []
 
@@ -347,7 +352,7 @@ def test_who_comes_back_undoes_what_others_could_not_undo_because_of_him() -> No
     call, other = Caller(world, "/a/b"), Caller(world, "/a/c")
     call.go()
     visit = other.visit()
-    work = visit.work()
+    work = visit.program()
     drive_to(work, "mkdir", "/a/c")
     visit.count_as_stuck()
     world.debts.begin(call.transaction)
@@ -364,7 +369,7 @@ def test_who_comes_back_leaves_alone_what_is_over() -> None:
     world.debts.begin(call.transaction)
     call.transaction.when_settled(lambda: None, finally_=True)
     visit = other.visit()
-    work = visit.work()
+    work = visit.program()
     drive_to(work, "mkdir", "/b")
     visit.count_as_stuck()
     drive(work)
@@ -387,7 +392,7 @@ def test_a_worker_that_is_done_does_what_is_owed_on_its_mount() -> None:
     done: list[str] = []
     owe(world, call, call.visit(errand("/1", record=done)))
     owe(world, call, call.visit(errand("/2", record=done)))
-    drive(call.visit(errand("/0", record=done)).work())
+    drive(call.visit(errand("/0", record=done)).program())
     assert done == ["/0", "/1", "/2"]
 
 
@@ -398,7 +403,7 @@ def test_even_a_worker_that_was_not_needed_any_more_does_what_is_owed() -> None:
     owe(world, call, call.visit(errand("/1", record=done)))
     visit = call.visit()
     visit.leave()
-    drive(visit.work())
+    drive(visit.program())
     assert done == ["/1"]
 
 
@@ -409,7 +414,7 @@ def test_what_is_owed_on_another_mount_is_none_of_its_business() -> None:
     elsewhere = world.workers.on(NAS)
     elsewhere.paying = True
     world.workers.owe(elsewhere, call.visit(errand("/1", record=done)))
-    drive(call.visit(errand("/0")).work())
+    drive(call.visit(errand("/0")).program())
     assert done == []
 
 
@@ -419,8 +424,8 @@ def test_what_somebody_else_has_begun_is_not_begun_again() -> None:
     done: list[str] = []
     owed = call.visit(errand("/1", record=done))
     owe(world, call, owed)
-    drive(owed.work())
-    drive(call.visit(errand("/0", record=done)).work())
+    drive(owed.program())
+    drive(call.visit(errand("/0", record=done)).program())
     assert done == ["/1", "/0"]
 
 
@@ -431,5 +436,5 @@ def test_thousands_of_debts_are_paid_one_after_the_other() -> None:
     done: list[str] = []
     for number in range(2000):
         owe(world, call, call.visit(errand(f"/{number}", record=done)))
-    drive(call.visit(errand("/")).work())
+    drive(call.visit(errand("/")).program())
     assert len(done) == 2000

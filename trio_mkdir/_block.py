@@ -178,7 +178,6 @@ class Block:
 class NurseryCall(Call):
     """A call whose success hands what it made on to a block."""
 
-    __slots__ = ("_block",)
     stays_provisional = True
 
     def __init__(self, target: Target, block: Block) -> None:

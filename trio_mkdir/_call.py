@@ -12,7 +12,7 @@ import trio
 from . import _step
 from ._causes import RootCause
 from ._errors import MkdirError, MountStalled, StepTimeout, mkdir_error
-from ._events import Recorder, Report, RetryScheduled, StepTimedOut
+from ._events import Recorder, Report, RetryScheduled, StepAnswered, StepTimedOut
 from ._handshake import Phase
 from ._paths import parent_of
 from ._registry import registry
@@ -20,16 +20,14 @@ from ._retries import Retries
 from ._rollback import Rollback
 from ._shared import BeingRemoved
 from ._transaction import Transaction
-from ._visit import Visit, Work
+from ._visit import Sliced, Visit
 from ._walk import Failed, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-
-    from ._handshake import Operation
     from ._paths import AnyPath, Target
     from ._policy import Policy
     from ._shared import Entry
+    from ._visit import Work
     from ._walk import Program
 
 _LACK_OF_SPACE: Final = {RootCause.NO_SPACE, RootCause.NO_QUOTA}
@@ -67,9 +65,11 @@ class Call:
         self._visit: Visit | None = None  # the one that has not been answered
         self._troubled = False
 
-    def _anew(self) -> Work:
+    def _anew(self) -> Sliced:
         """What is to be done, from where the walk is."""
-        return Work(self.transaction.forward(self._walk, provisional=self.stays_provisional))
+        transaction = self.transaction
+        program = transaction.forward(self._walk, provisional=self.stays_provisional)
+        return Sliced(program, transaction.enter)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> Report:
@@ -101,7 +101,7 @@ class Call:
     async def _make(self) -> None:
         while True:
             try:
-                if await self._step(self._forward):
+                if await self._step(self._work):
                     break
             except Failed as failure:
                 await self._try_again(failure)
@@ -110,31 +110,24 @@ class Call:
         if self._troubled:
             self._check_mount(Failed(errno.ENODEV, self.target.path))
 
-    def _forward(self, visit: Visit) -> Generator[Operation, None, bool]:
-        try:
-            done = yield from visit.sliced(self._work)
-        except (Failed, BeingRemoved):
-            yield from visit.while_wanted(self.transaction.enter())
-            raise
-        if not done:
-            yield from visit.while_wanted(self.transaction.enter())
-        return done
-
-    async def _step(self, errand: Callable[[Visit], Generator[Operation, None, bool]]) -> bool:
-        """Send a worker on ``errand`` and wait for it as often as the policy allows."""
+    async def _step(self, work: Work) -> bool:
+        """Send a worker to do ``work`` and wait for it as often as the policy allows."""
         policy, path = self._policy, self.target.path
         if self.workers.stuck >= min(policy.stall_after, policy.workers):
             await trio.lowlevel.checkpoint()
             raise self._error(Failed(errno.ETIMEDOUT, path, RootCause.TIMED_OUT), MountStalled)
-        self._visit = visit = Visit.of(
-            self.transaction,
+        transaction, recorder = self.transaction, self.recorder
+        self._visit = visit = Visit(
+            transaction.lock,
+            transaction,
             self.workers,
             registry.workers,
             registry.debts,
-            errand,
+            work,
             self._walk,
         )
-        self.recorder.step(path)
+        transaction.join(visit)
+        recorder.step(path)
         try:
             answered = await _step.start(visit, workers=policy.workers, seconds=policy.step_timeout)
         except RuntimeError as error:
@@ -146,11 +139,12 @@ class Call:
             answered = await _step.wait(visit, seconds=policy.step_timeout)
         self._visit = None
         failure = visit.failure
-        if failure is None:
-            self.recorder.answered(path, None)
-            return visit.done
-        self.recorder.answered(path, failure.number if isinstance(failure, Failed) else None)
-        raise failure
+        if recorder.listening:
+            number = failure.number if isinstance(failure, Failed) else None
+            recorder.tell(StepAnswered, path, number)
+        if failure is not None:
+            raise failure
+        return visit.done
 
     async def _timed_out(self, visit: Visit) -> None:
         """Decide whether to wait for the same system call once more."""
@@ -213,7 +207,7 @@ class Call:
             except OSError as error:
                 raise Failed(error.errno or errno.EIO, path) from None
 
-        await self._step(partial(Visit.sliced, work=Work(look())))
+        await self._step(Sliced(look(), self.transaction.enter))
         return found[0]
 
     def _check_mount(self, failure: Failed, kind: type[MkdirError] | None = None) -> None:

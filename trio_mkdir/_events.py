@@ -184,32 +184,28 @@ def _log(event: Event) -> None:
 class Recorder:
     """Keeps what happened in one call and hands it on to whoever listens, from any thread."""
 
-    __slots__ = ("_listening", "_observers", "call", "steps", "told")
+    __slots__ = ("_observers", "call", "listening", "steps", "told")
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self.call = next(_serial)
         self.told: list[tuple[type[Event], float, AnyPath, tuple[object, ...]]] = []
         self.steps = 0
         self._observers = observers
-        self._listening = bool(observers) or logger.isEnabledFor(logging.DEBUG)
+        self.listening = bool(observers) or logger.isEnabledFor(logging.DEBUG)
+        """Whether anybody wants to know each event at once."""
 
     def tell(self, kind: type[Event], path: AnyPath, *details: object) -> None:
         """Record one event; it becomes an `Event` only if somebody listens or the report asks."""
         told = kind, time.monotonic(), path, details
         self.told.append(told)
-        if self._listening or kind in _LEVELS:
+        if self.listening or kind in _LEVELS:
             self._announce(_event(self.call, told))
 
     def step(self, path: AnyPath) -> None:
         """A step starts: only a number, unless somebody listens."""
         self.steps += 1
-        if self._listening:
+        if self.listening:
             self.tell(StepStarted, path)
-
-    def answered(self, path: AnyPath, number: int | None) -> None:
-        """A step is over."""
-        if self._listening:
-            self.tell(StepAnswered, path, number)
 
     def _announce(self, event: Event) -> None:
         for observer in (_log, *self._observers):
@@ -222,9 +218,9 @@ class Recorder:
         self, given: AnyPath, as_given: Callable[[AnyPath], AnyPath], elapsed: float
     ) -> Report:
         """Fold what happened into a report."""
-        if all([kind is Made for kind, *_ in self.told]):  # noqa: C419 - half the time
-            created = tuple([as_given(path) for _, _, path, _ in self.told])
-            return Report(given, created, elapsed=elapsed, steps=self.steps)
+        if all([told[0] is Made for told in self.told]):  # noqa: C419 - half the time
+            created = tuple([as_given(told[2]) for told in self.told])
+            return Report(given, created, (), (), elapsed, self.steps)
         told: dict[type[Event], list[Any]] = {}
         for kind, at, path, details in self.told:
             told.setdefault(kind, []).append((kind, at, as_given(path), details))

@@ -70,7 +70,8 @@ async def makedirs(
     result when it returns; see `pending_rollbacks` and `wait_settled`.
     """
     try:
-        call = _call(path, mode, parent_mode, exist_ok=exist_ok, parents=True, policy=policy)
+        asked = asked_for(path, mode, parent_mode, exist_ok=exist_ok, parents=True)
+        call = Call(asked, checked_policy(policy))
     except Exception:
         await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
         raise
@@ -90,24 +91,12 @@ async def mkdir(
     Arguments, errors and **cancellation handling** are those of `makedirs`.
     """
     try:
-        call = _call(path, mode, None, exist_ok=exist_ok, parents=False, policy=policy)
+        asked = asked_for(path, mode, None, exist_ok=exist_ok, parents=False)
+        call = Call(asked, checked_policy(policy))
     except Exception:
         await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
         raise
     return await call.run()
-
-
-def _call(
-    path: StrOrBytesPath,
-    mode: int,
-    parent_mode: int | None,
-    *,
-    exist_ok: bool,
-    parents: bool,
-    policy: Policy,
-) -> Call:
-    checked_policy(policy)
-    return Call(asked_for(path, mode, parent_mode, exist_ok=exist_ok, parents=parents), policy)
 
 
 def asked_for(

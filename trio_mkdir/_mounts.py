@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import select
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from ._paths import AnyPath
 
 MOUNTINFO: Final = "/proc/self/mountinfo"
+_TRUST: Final = 1.0
+"""Seconds until the table makes sure that its descriptor is still its own."""
 
 
 @attrs.frozen(cache_hash=True)
@@ -118,6 +122,7 @@ class MountTable:
         self._visible: Mapping[str, Mount] = {}
         self._fd = -1
         self._identity: tuple[int, int] | None = None
+        self._trusted_until = -math.inf
         self._changed = select.poll().poll
 
     def open(self) -> None:
@@ -128,6 +133,7 @@ class MountTable:
             self._visible = {}  # not Linux, or /proc is not mounted
             return
         self._identity = self._current_identity()
+        self._trusted_until = time.monotonic() + _TRUST
         poll = select.poll()
         poll.register(self._fd, select.POLLPRI | select.POLLERR)
         self._changed = poll.poll
@@ -141,6 +147,17 @@ class MountTable:
             return None
         return status.st_dev, status.st_ino
 
+    def _check(self, *, changed: bool) -> None:
+        # A program may have closed every descriptor that it did not know, as daemons do,
+        # and the number may be another file's by now.
+        current = self._current_identity()
+        if current is None or current != self._identity:
+            self.open()
+            return
+        self._trusted_until = time.monotonic() + _TRUST
+        if changed:
+            self._read()
+
     def _read(self) -> None:
         text = bytearray()
         while piece := os.pread(self._fd, 1 << 20, len(text)):
@@ -150,13 +167,9 @@ class MountTable:
     def find(self, path: AnyPath) -> Mount:
         """The mount on which the absolute ``path`` lies, symbolic links not looked at."""
         with self._lock:  # poll objects refuse to be used by two threads at once
-            # A program may have closed every descriptor that it did not know, as daemons do,
-            # and the number may be another file's by now.
-            current = self._current_identity()
-            if current is None or current != self._identity:
-                self.open()
-            elif self._changed(0):
-                self._read()
+            changed = self._changed(0)
+            if changed or time.monotonic() >= self._trusted_until:
+                self._check(changed=bool(changed))
             table = self._visible
         point = path if isinstance(path, str) else os.fsdecode(path)
         if "/." in point or "//" in point:
@@ -165,7 +178,7 @@ class MountTable:
             mount = table.get(point)
             if mount is not None:
                 return mount
-            point = point[: point.rfind("/")] if "/" in point else ""
+            point, _, _ = point.rpartition("/")
         return table.get("/", NO_TABLE)
 
     def close(self) -> None:
@@ -178,3 +191,4 @@ class MountTable:
         if current is not None and current == self._identity:
             os.close(self._fd)
         self._identity = None
+        self._trusted_until = -math.inf

@@ -32,20 +32,23 @@ class Target:
     exist_ok: bool
     parents: bool
     """Whether missing parents are made, as `os.makedirs` does and `os.mkdir` does not."""
-    _named: int = attrs.field(init=False)
 
-    def __attrs_post_init__(self) -> None:
-        self._named = len(self.path) - len(self.given)
+    @property
+    def _added(self) -> int:
+        """How much longer the absolute path is."""
+        return len(self.path) - len(self.given)
 
     def as_given(self, path: AnyPath) -> AnyPath:
         """``path``, one of `prefixes`, in the form in which the caller wrote it."""
-        return path[self._named :] if len(path) > self._named else path
+        if self.path is self.given:
+            return path
+        return path[self._added :] if len(path) > self._added else path
 
     def parent(self, path: AnyPath) -> AnyPath | None:
         """The directory to make before ``path``; None above what the caller named."""
         parent = parent_of(path)
         # The working directory of a relative path is never made, also not when it has vanished.
-        return parent if parent is not None and len(parent) > self._named else None
+        return parent if parent is not None and len(parent) > self._added else None
 
     def prefixes(self) -> Iterator[AnyPath]:
         """The path and every directory above it, deepest first."""
@@ -71,19 +74,26 @@ def target(
       OSError: ``path`` is relative and the working directory is gone, or cannot be told.
     """
     given = os.fspath(path)
-    if isinstance(given, str) and not given.isascii():
-        os.fsencode(given)  # raises what any system call would raise, but before the first
-    if ("\0" if isinstance(given, str) else b"\0") in given:  # type: ignore[operator]
+    if isinstance(given, str):
+        absolute, null = given.startswith("/"), "\0" in given
+        if not given.isascii():
+            os.fsencode(given)  # raises what any system call would raise, but before the first
+    else:
+        absolute, null = given.startswith(b"/"), b"\0" in given
+    if null:
         raise ValueError(f"path must not hold a null byte, not {given!r}")
-    mode = _mode("mode", mode)
-    parent_mode = _PARENT_MODE if parent_mode is None else _mode("parent_mode", parent_mode)
-    return Target(given, _absolute(given), mode, parent_mode, bool(exist_ok), parents)
+    return Target(
+        given,
+        # An empty path stays one: the kernel answers ENOENT, and it is not the working directory.
+        given if absolute or not given else _absolute(given),
+        mode if type(mode) is int and 0 <= mode <= _MODE_BITS else _mode("mode", mode),
+        _PARENT_MODE if parent_mode is None else _mode("parent_mode", parent_mode),
+        bool(exist_ok),
+        parents,
+    )
 
 
 def _absolute(path: AnyPath) -> AnyPath:
-    # An empty path stays one: the kernel answers ENOENT, and it is not the working directory.
-    if not path or os.path.isabs(path):
-        return path
     try:
         here: AnyPath = os.getcwdb() if isinstance(path, bytes) else os.getcwd()
     except OSError as error:

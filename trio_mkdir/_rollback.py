@@ -10,6 +10,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import trio
 
 from . import _step
@@ -31,6 +32,18 @@ if TYPE_CHECKING:
 
 _WAIT_FOR_THREAD: Final = 1.0
 """Seconds between two attempts to start a thread for what is owed."""
+
+
+@attrs.define(eq=False)
+class _Undoing:
+    """What can be undone on one mount, as the work of a visit."""
+
+    transaction: Transaction
+    workers: Workers
+
+    def do(self, visit: Visit) -> Generator[Operation, None, bool]:
+        yield from visit.noted(self.transaction.undo(visit, self.workers))
+        return True
 
 
 class Rollback:
@@ -59,12 +72,16 @@ class Rollback:
 
     def _visit(self, workers: Workers) -> Visit:
         transaction = self._transaction
-
-        def errand(visit: Visit) -> Generator[Operation, None, bool]:
-            yield from visit.noted(transaction.undo(visit, workers))
-            return True
-
-        return Visit.of(transaction, workers, registry.workers, registry.debts, errand)
+        visit = Visit(
+            transaction.lock,
+            transaction,
+            workers,
+            registry.workers,
+            registry.debts,
+            _Undoing(transaction, workers),
+        )
+        transaction.join(visit)
+        return visit
 
     async def _send(self, workers: Workers) -> None:
         backoff = self._policy.retries.get(RootCause.NO_RESOURCES)

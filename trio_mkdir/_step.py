@@ -97,7 +97,7 @@ async def _without_thread(  # noqa: ASYNC910 - a system task
 
     When the run ends, it carries out the rest at once.
     """
-    operations = visit.work()
+    operations = visit.program()
     with contextlib.suppress(trio.Cancelled):
         for operation in operations:
             await turn(operation)

@@ -63,8 +63,10 @@ class Transaction(UndoLog):
     def made(self, path: AnyPath, since: float) -> Item:
         """A ``mkdir`` that began at ``since`` has made ``path``."""
         item = Item(path, True, self._workers, since)  # noqa: FBT003 - one for each directory
-        self.add(item)
-        self.ambiguous.pop(path, None)
+        with self.lock:
+            self._items.append(item)
+        if self.ambiguous:
+            self.ambiguous.pop(path, None)
         self.recorder.tell(Made, path)
         return item
 
@@ -181,6 +183,7 @@ class Transaction(UndoLog):
 
     def commit(self) -> None:
         """Nothing of this is undone any more."""
+        self._payers.clear()  # they know us: what knows each other waits for the garbage collector
         self.tree.commit(self)
 
     def move_to(self, outer: Transaction) -> None:

@@ -79,18 +79,14 @@ class UndoLog(Holder):
     """What has a lower position has to wait, whoever undoes it."""
     _items: list[Item] = attrs.field(init=False, factory=list)
     _payers: list[Handshake] = attrs.field(init=False, factory=list)
-    _waiting: list[Callable[[], object]] = attrs.field(init=False, factory=list)
+    waiting: list[Callable[[], object]] = attrs.field(init=False, factory=list)
+    """Called when nothing is left to undo."""
     _ending: bool = attrs.field(init=False, default=False)
     """The call has ended,"""
     _over: bool = attrs.field(init=False, default=False)
     """and nothing is left to do for it."""
 
     # Items
-
-    def add(self, item: Item) -> None:
-        """It was made just now."""
-        with self.lock:
-            self._items.append(item)
 
     def insert(self, item: Item) -> None:
         """Above everything that is deeper, so that undoing from the end meets children first."""
@@ -154,10 +150,9 @@ class UndoLog(Holder):
     def part(self) -> None:
         """A thread was answered or cancelled and leaves the rest to others."""
         # Its phase says so already, to whoever looks; only who waits has to be told.
-        if self._waiting:
-            with self.lock:
-                settled = self._take_waiting()
-            _call(settled)
+        with self.lock:
+            settled = self._take_waiting()
+        _call(settled)
 
     def _busy(self) -> list[Handshake]:
         """The threads that may be in a system call of this call, or are yet to come to it."""
@@ -237,7 +232,7 @@ class UndoLog(Holder):
         with self.lock:
             settled = self._settled()
             if not settled:
-                self._waiting.append(callback)
+                self.waiting.append(callback)
             self._ending = self._ending or finally_
             self._over = self._over or (settled and finally_)
             return not settled
@@ -246,7 +241,7 @@ class UndoLog(Holder):
         if not self._settled():
             return []
         self._over = self._over or self._ending
-        waiting, self._waiting = self._waiting, []
+        waiting, self.waiting = self.waiting, []
         return waiting
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
@@ -28,28 +28,63 @@ SLICE: Final = 0.010
 """Seconds after which a step starts no further system call and lets its caller have a say."""
 
 
+class Work(Protocol):
+    """What a visit is for."""
+
+    def do(self, visit: Visit) -> Generator[Operation, None, bool]:
+        """Do it in the thread of ``visit``; False if there is more for another visit."""
+        ...
+
+
 @attrs.define(eq=False)
-class Work:
+class Sliced:
     """A program that is carried out over as many visits as it takes."""
 
     program: Program
+    otherwise: Callable[[], Program]
+    """What comes at the end of each visit that did not finish it."""
     next: Operation | None = None
     """What the program was about to do when the slice was used up."""
+
+    def do(self, visit: Visit) -> Generator[Operation, None, bool]:
+        """Go on for one slice, or until the caller leaves."""
+        program = self.program
+        until = math.inf  # one system call there is in any case
+        try:
+            operation = self.next or next(program, None)
+            while operation is not None:
+                now = time.monotonic()
+                if now >= until:
+                    self.next = operation
+                    break
+                if not visit.admit(operation):
+                    program.close()  # nobody will go on with it
+                    break
+                until = min(until, now + SLICE)
+                yield operation
+                operation = next(program, None)  # here the system call happens
+            else:
+                return True
+        except Exception:
+            yield from visit.while_wanted(self.otherwise())
+            raise
+        yield from visit.while_wanted(self.otherwise())
+        return False
 
 
 @attrs.define(slots=False, eq=False)
 class Visit(Handshake):
-    """An errand for one thread, and its handshake with the caller who sent it."""
+    """Some work for one thread, and its handshake with the caller who sent it."""
 
     transaction: Transaction
     workers: Workers
     _table: WorkerTable
     _debts: Debts
-    _errand: Callable[[Visit], Generator[Operation, None, bool]]
+    _work: Work
     _walk: Walk | None = None
     """Knows the last answer, for the record of a late one."""
     done: bool = attrs.field(init=False, default=False)
-    """Whether the errand is finished; otherwise another visit has to go on with it."""
+    """Whether its work is finished; otherwise another visit has to go on with it."""
     failure: BaseException | None = attrs.field(init=False, default=None)
     """What stopped it."""
     sent: bool = attrs.field(init=False, default=False)
@@ -59,27 +94,12 @@ class Visit(Handshake):
     _pays: bool = attrs.field(init=False, default=False)
     """Whether what was in its way is its duty too."""
 
-    @classmethod
-    def of(
-        cls,
-        transaction: Transaction,
-        workers: Workers,
-        table: WorkerTable,
-        debts: Debts,
-        errand: Callable[[Visit], Generator[Operation, None, bool]],
-        walk: Walk | None = None,
-    ) -> Visit:
-        """One that works for ``transaction``, under its lock."""
-        visit = cls(transaction.lock, transaction, workers, table, debts, errand, walk)
-        transaction.join(visit)
-        return visit
-
     def run(self) -> None:
         """Do everything at once, in a worker thread."""
-        for _ in self.work():
+        for _ in self.program():
             pass
 
-    def work(self) -> Program:
+    def program(self) -> Program:
         """What this visit is for; then what is owed on the mount."""
         yield from self.do()
         # Also where nothing was to be done: we may have had the worker that a debt waits for.
@@ -87,21 +107,24 @@ class Visit(Handshake):
             yield from debt.do()
 
     def do(self) -> Program:
-        """The errand; then, if the caller has left, its undoing; then what waited for us."""
+        """The work; then, if the caller has left, its undoing; then what waited for us."""
         if not self.start():
-            if self.phase is Phase.CANCELLED:
+            if self._counted and self.phase is Phase.CANCELLED:
                 self._back()
             return
         try:
-            self.done = yield from self._errand(self)
+            self.done = yield from self._work.do(self)
         except BaseException as failure:  # noqa: BLE001, ASYNC103 - the caller raises it
             self.failure = failure
         was_in = self.operation
-        self._back()  # before the caller looks; and again, as it may have given up meanwhile
+        if self._counted:  # before the caller looks
+            self._back()
         answered = self.finish()
-        self._back()
+        if self._counted:  # as it may have given up meanwhile
+            self._back()
         if answered:
-            self.transaction.part()
+            if self.transaction.waiting:
+                self.transaction.part()
         else:
             if was_in is not None:
                 name, path = was_in
@@ -121,24 +144,6 @@ class Visit(Handshake):
                     payer.operation = operation
                     yield operation
 
-    def sliced(self, work: Work) -> Generator[Operation, None, bool]:
-        """Go on with ``work`` for one slice, or until the caller leaves; False if there is more."""
-        until = math.inf  # one system call there is in any case
-        program = work.program
-        operation = work.next or next(program, None)
-        while operation is not None:
-            now = time.monotonic()
-            if now >= until:
-                work.next = operation
-                return False
-            if not self.admit(operation):
-                program.close()  # nobody will go on with it
-                return False
-            until = min(until, now + SLICE)
-            yield operation
-            operation = next(program, None)  # here the system call happens
-        return True
-
     def while_wanted(self, program: Program) -> Program:
         """Carry out ``program``, or as much of it as the caller stays for."""
         for operation in program:
@@ -154,9 +159,8 @@ class Visit(Handshake):
             yield operation
 
     def _back(self) -> None:
-        if self._counted:
-            self._counted = False  # nobody else ever clears it
-            self._table.is_back(self)
+        self._counted = False  # nobody else ever clears it
+        self._table.is_back(self)
 
     def count_as_stuck(self) -> None:
         """Nobody waits for this thread in time any more."""

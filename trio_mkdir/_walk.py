@@ -72,8 +72,6 @@ class Walk:
         self._reached: AnyPath | None = None
         self.mine: set[AnyPath] = set()
         """What this walk has made and not met since."""
-        self.progress = 0
-        """The length of the longest path that was ever reached."""
         self.answer: int | None = None
         """The errno of the last ``mkdir``, None if it succeeded or has not returned."""
 
@@ -81,6 +79,11 @@ class Walk:
     def arrived(self) -> bool:
         """Whether the leaf stands."""
         return not self._todo
+
+    @property
+    def progress(self) -> int:
+        """The length of the longest path that is reached."""
+        return len(self._reached or "")
 
     def restart(self) -> None:
         """Forget what was seen: the next run walks again from the leaf up."""
@@ -106,22 +109,17 @@ class Walk:
                 self.answer = number = error.errno or errno.EIO
                 yield from self._stands(path, number, leaf=leaf)
                 self.mine.discard(path)  # gone and made again by others, as far as we know
-                self._arrive(path)
+                self._reached = todo.pop()
             else:
                 item = self._log.made(path, since)
                 self.mine.add(path)
-                self._arrive(path)
+                self._reached = todo.pop()
                 if todo:
                     # Before anything that may hang: until then others could replace it.
                     yield "lstat", path
                     with suppress(OSError):  # then it is looked at when it is undone
                         status = self._filesystem.lstat(path)
                         item.identity = status.st_dev, status.st_ino
-
-    def _arrive(self, path: AnyPath) -> None:
-        self._reached = path
-        self.progress = max(self.progress, len(path))
-        self._todo.pop()
 
     def _climb(self, path: AnyPath) -> bool:
         """Try the parent next, if it is missing too as far as is known."""
