@@ -1,6 +1,7 @@
-"""Fixtures: filesystems with real faults, each of which says what it needs.
+"""Fixtures: filesystems with real faults, each of which says what it needs, and a clock that jumps.
 
-They are slow to make, so each is made once and given to one test after another, empty again.
+The filesystems are slow to make, so each is made once and given to one test after another, empty
+again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from filesystems.frozen import FreezableMount, freezable_mount
 from filesystems.mounts import MountPoint, scratch_directory, tmpfs_mount
 from filesystems.processes import AnotherUser, another_user
 from filesystems.waiting import busy_threads, wait_until
+from trio.testing import MockClock
 
 from trio_mkdir import pending_rollbacks
 
@@ -64,6 +66,12 @@ def tmpfs(_tmpfs: MountPoint) -> Iterator[Path]:
     """A filesystem on which nothing is wrong."""
     yield _tmpfs.path
     empty(_tmpfs.path)
+
+
+@pytest.fixture
+def clock() -> MockClock:
+    """Trio's clock for a test with threads: it goes as any other, and jumps where it is told to."""
+    return MockClock(rate=1)
 
 
 # Faults

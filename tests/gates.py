@@ -18,9 +18,23 @@ from typing import Any
 import doubles
 import trio
 from doubles import PATIENCE, Scripted, refuse
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_mkdir import Event, Policy, Report, makedirs, pending_rollbacks, wait_settled
 from trio_mkdir._registry import registry
+
+LONG = 60.0
+"""Seconds of a timeout that comes only where a test has its clock jump: no real wait is so long."""
+
+
+async def time_out(
+    clock: MockClock, arrived: Callable[[], Awaitable[object]], times: int = 1
+) -> None:
+    """Have a timeout of `LONG` seconds pass, once a thread is where it is to be found then."""
+    await arrived()
+    for _ in range(times):
+        clock.jump(LONG)
+        await wait_all_tasks_blocked()
 
 
 def as_usual(do: Callable[[], Any]) -> Any:

@@ -21,6 +21,8 @@ import trio
 import trio.testing
 from filesystems.fuse import FuseMount, Hold, fuse
 from filesystems.needs import needs_root
+from gates import LONG, time_out
+from trio.testing import MockClock
 
 from trio_mkdir import (
     BackoffPolicy,
@@ -60,7 +62,7 @@ ROLLBACK_TIMEOUT = 0.1
 SLACK = 0.5
 """Seconds for scheduling on a busy machine."""
 
-AT_ONCE = BackoffPolicy.constant(0.001, max_retries=3)
+AT_ONCE = BackoffPolicy.constant(0, max_retries=3)
 RETRIES = dict.fromkeys(
     [RootCause.BUSY, RootCause.STALE, RootCause.NO_RESOURCES, RootCause.TIMED_OUT], AT_ONCE
 )
@@ -379,15 +381,16 @@ async def test_a_call_whose_mount_vanishes_between_two_attempts_makes_nothing_be
 
 
 async def test_a_step_timeout_waits_again_for_the_same_system_call_then_gives_up(
-    fuse: FuseMount, events: Events
+    fuse: FuseMount, events: Events, clock: MockClock
 ) -> None:
     (fuse.backing / "a").mkdir()
     gate = fuse.hold("mkdir")
     path = os.fspath(fuse.path / "a" / "b")
-    with pytest.raises(StepTimeout) as caught:
-        await makedirs(
-            path, policy=policy_of(events, step_timeout=0.05, rollback_timeout=ROLLBACK_TIMEOUT)
-        )
+    policy = policy_of(events, step_timeout=LONG, rollback_timeout=ROLLBACK_TIMEOUT)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(time_out, clock, partial(in_thread, gate.wait_arrived), 4)
+        with pytest.raises(StepTimeout) as caught:
+            await makedirs(path, policy=policy)
     error = caught.value
     assert (error.errno, error.root_cause) == (errno.ETIMEDOUT, RootCause.TIMED_OUT)
     assert error.filename == path
@@ -395,7 +398,6 @@ async def test_a_step_timeout_waits_again_for_the_same_system_call_then_gives_up
     assert len(error.report.retries) == 3
     assert owed(error.report.pending) == [("mkdir", fuse.path / "a" / "b")]
     assert any(repr(path) in note for note in error.__notes__)
-    await in_thread(gate.wait_arrived)
     gate.release()
     await paid(events)
     assert tree(fuse) == ["a"]
@@ -406,7 +408,7 @@ async def test_a_step_timeout_waits_again_for_the_same_system_call_then_gives_up
 
 
 async def test_a_system_call_that_returns_after_a_step_timeout_is_the_answer(
-    fuse: FuseMount, events: Events
+    fuse: FuseMount, events: Events, clock: MockClock
 ) -> None:
     gate = fuse.hold("mkdir", "/a/b")
 
@@ -414,11 +416,12 @@ async def test_a_system_call_that_returns_after_a_step_timeout_is_the_answer(
         if isinstance(event, RetryScheduled):
             gate.release()
 
-    report = await makedirs(
-        fuse.path / "a" / "b", policy=policy_of(events, release, step_timeout=0.1)
-    )
+    policy = policy_of(events, release, step_timeout=LONG)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(time_out, clock, partial(in_thread, gate.wait_arrived))
+        report = await makedirs(fuse.path / "a" / "b", policy=policy)
     assert tree(fuse) == ["a", "a/b"]
-    assert [retry.cause for retry in report.retries][:1] == [RootCause.TIMED_OUT]
+    assert [retry.cause for retry in report.retries] == [RootCause.TIMED_OUT]
     assert len(fuse.log("mkdir")) == 2
     assert events.of(LateAnswer) == []
 
@@ -619,14 +622,17 @@ def test_runs_in_several_threads_each_get_their_own_answer(
 
 
 async def test_a_stuck_rmdir_is_a_debt_and_is_paid_when_it_returns(
-    fuse: FuseMount, events: Events, hasty: Policy
+    fuse: FuseMount, events: Events, clock: MockClock
 ) -> None:
     fuse.fail("mkdir", errno.EACCES, "/a/b/c")
     gate = fuse.hold("rmdir", "/a/b")
+    policy = policy_of(events, rollback_timeout=LONG)
     began = trio.current_time()
-    with pytest.raises(PermissionError) as caught:
-        await makedirs(fuse.path / "a" / "b" / "c", policy=hasty)
-    assert trio.current_time() - began < ROLLBACK_TIMEOUT + SLACK
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(time_out, clock, partial(in_thread, gate.wait_arrived))
+        with pytest.raises(PermissionError) as caught:
+            await makedirs(fuse.path / "a" / "b" / "c", policy=policy)
+    assert LONG <= trio.current_time() - began < LONG + SOON
     assert isinstance(caught.value, MkdirError)
     assert owed(caught.value.report.pending) == [
         ("rmdir", fuse.path / "a" / "b"),
@@ -720,22 +726,15 @@ async def test_a_mount_with_too_many_stuck_calls_is_refused_at_once_until_one_re
 
 
 async def test_a_step_timeout_counts_as_stuck_while_its_caller_still_waits(
-    fuse: FuseMount, events: Events
+    fuse: FuseMount, events: Events, clock: MockClock
 ) -> None:
     (fuse.backing / "a").mkdir()
     gate = fuse.hold("mkdir", "/a/*")
-    waits_on = Policy(
-        step_timeout=0.01,
-        rollback_timeout=ROLLBACK_TIMEOUT,
-        retries={RootCause.TIMED_OUT: BackoffPolicy.constant(0.001, max_retries=10_000)},
-        budget=None,
-        observers=[events],
-    )
+    waits_on = policy_of(events, step_timeout=LONG, rollback_timeout=ROLLBACK_TIMEOUT)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(makedirs, fuse.path / "a" / "b", policy=waits_on))
-        await in_thread(gate.wait_arrived)
-        # The second from now on has begun after that.
-        await in_thread(events.wait, RetryScheduled, len(events.of(RetryScheduled)) + 2)
+        await time_out(clock, partial(in_thread, gate.wait_arrived))
+        assert events.kinds()[-1] is RetryScheduled
         with pytest.raises(MountStalled):
             await makedirs(fuse.path / "c", policy=policy_of(stall_after=1))
         nursery.cancel_scope.cancel()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import inspect
-import math
 import os
 import re
 import signal
@@ -15,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,6 +23,8 @@ import pytest
 import trio
 import trio.testing
 from doubles import NAS, PATIENCE, Memory, NoThreads, Scripted, first, lose, refuse
+from filesystems.waiting import wait_until_async
+from gates import LONG, time_out
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -799,23 +801,16 @@ async def test_a_snapshot_that_cannot_be_had_is_told_beside_the_error() -> None:
 # Steps that take too long
 
 
-async def test_a_system_call_that_is_too_slow_for_the_policy_is_a_step_timeout() -> None:
+async def test_a_system_call_that_is_too_slow_for_the_policy_is_a_step_timeout(
+    clock: trio.testing.MockClock,
+) -> None:
     filesystem = Scripted()
     gate = filesystem.gate("mkdir", "/a")
-    seen: list[Event] = []
-
-    def observe(event: Event) -> None:
-        seen.append(event)
-
-    policy = Policy(
-        filesystem=filesystem,
-        step_timeout=0.01,
-        rollback_timeout=0,
-        retries={},
-        observers=[observe],
-    )
-    with pytest.raises(StepTimeout) as raised:
-        await makedirs("/a", policy=policy)
+    policy = Policy(filesystem=filesystem, step_timeout=LONG, rollback_timeout=0, retries={})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(time_out, clock, partial(wait_entered, gate))
+        with pytest.raises(StepTimeout) as raised:
+            await makedirs("/a", policy=policy)
     assert (raised.value.errno, raised.value.filename) == (errno.ETIMEDOUT, "/a")
     assert raised.value.root_cause is RootCause.TIMED_OUT
     assert [debt.path for debt in raised.value.report.pending] == ["/a"]
@@ -825,7 +820,9 @@ async def test_a_system_call_that_is_too_slow_for_the_policy_is_a_step_timeout()
     assert filesystem.below.tree() == []
 
 
-async def test_waiting_again_is_waiting_for_the_same_system_call() -> None:
+async def test_waiting_again_is_waiting_for_the_same_system_call(
+    clock: trio.testing.MockClock,
+) -> None:
     filesystem = Scripted()
     gate = filesystem.gate("mkdir", "/a")
     timeouts = 0
@@ -838,15 +835,16 @@ async def test_waiting_again_is_waiting_for_the_same_system_call() -> None:
 
     policy = Policy(
         filesystem=filesystem,
-        step_timeout=0.01,
-        retries={RootCause.TIMED_OUT: BackoffPolicy.constant(0, max_retries=math.inf)},
-        budget=None,
+        step_timeout=LONG,
+        retries={RootCause.TIMED_OUT: BackoffPolicy.constant(0, max_retries=2)},
         observers=[observe],
     )
-    report = await makedirs("/a", policy=policy)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(time_out, clock, partial(wait_entered, gate), 2)
+        report = await makedirs("/a", policy=policy)
     assert filesystem.calls == [("mkdir", "/a")]
     assert report.created == ("/a",)
-    assert timeouts >= 2
+    assert timeouts == 2
 
 
 async def test_a_timeout_of_the_kernels_own_is_no_step_timeout() -> None:
@@ -915,9 +913,15 @@ async def test_a_call_that_finds_a_directory_being_removed_waits_and_makes_it_ag
         nursery.start_soon(fails_read_only, "/a/b", policy)
         await wait_entered(removing)
         nursery.start_soon(makes_again, "/a", policy)
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await removal_awaited()
         removing.open()
     assert filesystem.below.tree() == ["/a"]
+
+
+async def removal_awaited() -> None:
+    """Wait until a call waits for what another one is removing."""
+    entries = registry.tree._entries
+    await wait_until_async(lambda: any(entry.waiters for entry in [*entries.values()]))
 
 
 async def fails_read_only(path: str, policy: Policy) -> None:
@@ -930,17 +934,20 @@ async def makes_again(path: str, policy: Policy) -> None:
     assert report.created == (path,)
 
 
-async def test_a_removal_that_takes_too_long_is_a_step_timeout() -> None:
+async def test_a_removal_that_takes_too_long_is_a_step_timeout(
+    clock: trio.testing.MockClock,
+) -> None:
     filesystem = Scripted()
     removing = filesystem.gate("rmdir", "/a")
     filesystem.script("mkdir", "/a/b", refuse(errno.ENOENT), refuse(errno.EROFS))
     policy = Policy(filesystem=filesystem, retries={}, rollback_timeout=0)
     await fails_read_only("/a/b", policy)
-    removing.wait_entered()
-    with pytest.raises(StepTimeout) as raised:
-        await makedirs(
-            "/a", exist_ok=True, policy=attrs.evolve(policy, step_timeout=0.01, stall_after=99)
-        )
+    await wait_entered(removing)
+    impatient = attrs.evolve(policy, step_timeout=LONG, stall_after=99)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(time_out, clock, removal_awaited)
+        with pytest.raises(StepTimeout) as raised:
+            await makedirs("/a", exist_ok=True, policy=impatient)
     assert raised.value.filename == "/a"
     assert ("mkdir", "/a") in filesystem.calls[-20:]
     removing.open()
@@ -1022,11 +1029,15 @@ async def test_a_rollback_for_which_no_worker_is_free_is_a_debt_and_paid_later()
     retries = {RootCause.BUSY: BackoffPolicy.constant(3600)}
     policy = Policy(filesystem=filesystem, workers=1, rollback_timeout=0, retries=retries)
     scheduled = trio.Event()
-    observed = attrs.evolve(policy, observers=[lambda event: scheduled.set()])
+
+    def observe(event: Event) -> None:
+        if isinstance(event, trio_mkdir.RetryScheduled):
+            scheduled.set()
+
+    observed = attrs.evolve(policy, observers=[observe])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial_makedirs, "/a/b", observed)
         await scheduled.wait()
-        await trio.testing.wait_all_tasks_blocked(0.01)
         nursery.start_soon(partial_makedirs, "/stuck", policy)
         await wait_entered(gate)
         nursery.cancel_scope.cancel()
