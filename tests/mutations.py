@@ -52,8 +52,8 @@ MUTATIONS = [
     Mutation(
         "trusting the return value of run_sync: cancelled means that nothing was made",
         "_call.py",
-        "            if transaction.undoable or transaction.ambiguous:\n",
-        "            if transaction.ambiguous:\n",
+        "            if transaction.undoable():\n",
+        "            if False:\n",
     ),
     Mutation(
         "no second look after EEXIST",
@@ -64,8 +64,8 @@ MUTATIONS = [
     Mutation(
         "rollback without looking at who relies on it",
         "_shared.py",
-        "            if not entry.holders:\n                if state is State.PROVISIONAL:\n",
-        "            if True:\n                if state is State.PROVISIONAL:\n",
+        "            if not entry.holders:\n                if state is State.PROVISIONAL and",
+        "            if True:\n                if state is State.PROVISIONAL and",
     ),
     Mutation(
         "what succeeded is not final",
@@ -82,7 +82,7 @@ MUTATIONS = [
     ),
     Mutation(
         "rollback above a stuck call",
-        "_transaction.py",
+        "_undo_log.py",
         "            if mine and blocked.isdisjoint(item.paths):\n",
         "            if mine:\n",
     ),
@@ -95,8 +95,8 @@ MUTATIONS = [
     Mutation(
         "removing by path instead of inode",
         "_transaction.py",
-        "            if identity == entry.identity and entry.state is State.REMOVING:\n",
-        "            if entry.state is State.REMOVING:\n",
+        "            if identity == entry.identity:\n",
+        "            if identity:\n",
     ),
     Mutation(
         "knowing directories by path instead of inode",
@@ -107,8 +107,20 @@ MUTATIONS = [
     Mutation(
         "a second system call beside one that is stuck",
         "_call.py",
-        "            answered = await _step.wait(visit, seconds=self._policy.step_timeout)\n",
+        "            answered = await _step.wait(visit, seconds=policy.step_timeout)\n",
         "            return False\n",
+    ),
+    Mutation(
+        "making what has the number of a directory that is being removed",
+        "_shared.py",
+        "                raise BeingRemoved(entry)\n",
+        "                self._forget(entry)\n                entry = None\n",
+    ),
+    Mutation(
+        "saying nothing of what may be ours",
+        "_undo_log.py",
+        "            self._insert(Item(path, made=False, workers=self._workers, doubt=number))\n",
+        "            pass\n",
     ),
     Mutation(
         "never looking at the mount table again",

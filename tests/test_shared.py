@@ -749,6 +749,25 @@ def test_a_strangers_directory_is_not_removed_because_its_number_and_path_were_o
     watcher.fail()
 
 
+def test_what_was_left_is_removed_by_whoever_fails_last_if_one_held_it_who_knew_it() -> None:
+    # Otherwise it stays for ever where the last to fail is one that began after it was left.
+    world = World()
+    watcher, maker, early = Caller(world, "/watcher"), Caller(world, "/x"), Caller(world, "/x/a")
+    maker.go()
+    going = early.going()
+    drive_to(going, "stat", "/x")
+    maker.fail()
+    assert maker.tells(Kept) == ["/x"]
+    drive(going)
+    late = Caller(world, "/x/b")
+    late.go()
+    early.fail()
+    assert world.memory.tree() == ["/x", "/x/b"]
+    late.fail()
+    assert world.memory.tree() == []
+    watcher.fail()
+
+
 def test_one_call_that_never_returns_does_not_make_the_table_grow_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -43,7 +43,8 @@ what it made, it looks at the directory above and takes over one that nobody hol
 and so on upwards. A removal that is going on meanwhile is told, and tries once more (`missed`).
 A directory that was left so must be known for as long as whatever keeps it may go: the calls that
 were active then, the nurseries that hold something, and what those leave standing in it (`keep`).
-Only those calls take it over: who began later may have found another directory with its number.
+Only those calls take it over (`Entry.left`): who began later may have found another directory with
+its number, and removes it only together with one of them.
 
 **Inode numbers are reused at once.** So an entry is believed only if somebody saw the directory
 after its maker's ``mkdir`` began (`Entry.seen`); an older one speaks of a former directory and
@@ -129,8 +130,8 @@ class Entry:
     missed: bool = False
     """Whether somebody else turned away from it while it was being removed."""
     left: int = 0
-    """How many calls had begun when its last holder left it standing; 0 if that was not so. Who
-    began later cannot know whether what he finds is still ours, and so never removes it."""
+    """How many calls had begun when its last holder left it standing; 0 if it was not, or if one of
+    them holds it again. Who began later cannot know whether what he finds is still ours."""
     holders: set[Holder] = attrs.field(factory=set[Holder])
     waiters: tuple[Callable[[], object], ...] = ()
     """Called once it is no longer being removed."""
@@ -267,8 +268,6 @@ class SharedTree:
                 return None
             if not 0 < holder.began <= entry.left:
                 return None
-            # It held what was in it all the time, so it is still the same.
-            entry.left = 0
             self._add(holder, entry)
             return entry
 
@@ -371,6 +370,8 @@ class SharedTree:
     def _add(self, holder: Holder, entry: Entry) -> None:
         holder.entries[entry] = None
         entry.holders.add(holder)
+        if holder.began <= entry.left:
+            entry.left = 0  # he was there already, and knows it for what it is
         self._recall(entry)
 
     def _drop(self, holder: Holder, entry: Entry) -> None:
