@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from trio_mkdir._util import publish
 
-from ._faulty import FaultyFilesystem, OperationRecord
+from ._faulty import FaultyFilesystem
 from ._leaks import assert_nothing_leaked
 from ._memory import MemoryFilesystem
+from ._operations import OperationRecord
+from ._outcome import Outcome, SweepFailed, SweepSummary
 from ._script import Hold, Rule
-from ._sweeps import Outcome, SweepFailed, SweepSummary, sweep_cancellations, sweep_faults
+from ._sweeps import sweep_cancellations, sweep_faults
 
 __all__ = [
     "FaultyFilesystem",

@@ -1,117 +1,31 @@
-"""The filesystem double that does what its script says.
-
-One operation is a small program that yields whatever it has to wait for, so that a worker thread
-can block there and a task can await there: what happens is the same.
-"""
+"""The filesystem double that does what its script says: how it is told, and what it is asked."""
 
 from __future__ import annotations
 
-import os
-import stat
-import threading
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import attrs
 import trio
 
-from trio_mkdir._paths import parent_of
 from trio_mkdir._registry import registry
 
-from ._locks import Claim, DirectoryLocks
 from ._memory import MemoryFilesystem
 from ._mount_points import MountPoints
-from ._script import (
-    OPERATIONS,
-    Answer,
-    Delay,
-    Hold,
-    Interference,
-    Nth,
-    Picked,
-    Rule,
-    Script,
-    When,
-)
+from ._operations import Operations
+from ._script import Answer, Delay, Hold, Interference, Nth, Rule, When
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator
+    import os
+    from collections.abc import Awaitable, Callable, Collection
 
     from trio_mkdir import Mount
     from trio_mkdir._makedirs import StrOrBytesPath
     from trio_mkdir._os import Filesystem
     from trio_mkdir._paths import AnyPath
 
-    from ._news import News
-    from ._script import Wait
+    from ._operations import OperationRecord
 
 T = TypeVar("T")
-
-_ANY_MODE: Final = 0o777
-
-
-@attrs.frozen
-class OperationRecord:
-    """One operation that was asked of a `FaultyFilesystem`."""
-
-    operation: str
-    """``"mkdir"``, ``"rmdir"``, ``"stat"``, ``"lstat"``, ``"statvfs"``, or a name given to
-    `FaultyFilesystem.perform`."""
-    path: AnyPath
-    """As it was asked for."""
-    errno: int | None = None
-    """What was answered; None for success, and as long as it is not answered."""
-    answered: bool = True
-    """Whether it has returned."""
-
-
-class _Call:
-    """One operation on its way."""
-
-    def __init__(self, operation: str, path: AnyPath, picked: Picked) -> None:
-        self.operation = operation
-        self.path = path
-        self.picked = picked
-        self.at_once = False
-        """Whether nobody can wait any more, so that no locks are asked for either."""
-        self.steps: Iterator[Wait] = iter(())
-        self.claim: Claim | None = None
-        """The locks that it has."""
-        self.done = False
-        """Whether it has taken effect, or been refused."""
-        self.value: object = None
-        self.error: OSError | None = None
-        self.answered = False
-
-    @property
-    def record(self) -> OperationRecord:
-        number = self.error.errno if self.error is not None and self.answered else None
-        return OperationRecord(self.operation, self.path, number, self.answered)
-
-    def carry_out(self, do: Callable[[], object]) -> None:
-        """Have the effect, or be refused, as the script says."""
-        answer = self.picked.answer
-        if answer is None or answer.lost_reply:
-            try:
-                self.value = do()
-            except OSError as error:
-                self.error = error
-        self.done = True
-        self.obey(answer)
-
-    def obey(self, answer: Answer | None) -> None:
-        """Have the errno that the script says, if it says one."""
-        if answer is not None:
-            self.error = OSError(answer.errno, os.strerror(answer.errno), self.path)
-
-    def answer(self) -> object:
-        """Return or raise what was answered."""
-        self.answered = True
-        if self.error is not None:
-            if self.error.filename is None:
-                self.error.filename = self.path
-            raise self.error
-        return self.value
 
 
 class FaultyFilesystem:
@@ -166,13 +80,9 @@ class FaultyFilesystem:
     def _begin_with(self, backing: Filesystem, *, threads: bool) -> None:
         self._backing = backing
         self._threads = threads
-        self._lock = threading.Lock()
-        self._calls: list[_Call] = []
-        self._script = Script()
-        self._locks = DirectoryLocks()
+        self._operations = Operations(backing, threads=threads)
+        self._script = self._operations.script
         self._mounts = MountPoints()
-        self._announced: dict[trio.lowlevel.Task, _Call] = {}
-        self._owed_sleep: dict[trio.lowlevel.Task, float] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} around {self._backing!r}>"
@@ -191,8 +101,7 @@ class FaultyFilesystem:
     @property
     def operations(self) -> tuple[OperationRecord, ...]:
         """Every operation so far, in the order in which they were begun."""
-        with self._lock:
-            return tuple([call.record for call in self._calls])
+        return self._operations.records
 
     # The script
 
@@ -367,7 +276,7 @@ class FaultyFilesystem:
 
         **Cancellation handling**: A checkpoint, always. Delays and holds may be cancelled.
         """
-        call = self._begin(operation, path)
+        call = self._operations.begin(operation, path)
         picked = call.picked
         await trio.lowlevel.checkpoint()
         for when in ("before", "inside"):
@@ -393,160 +302,35 @@ class FaultyFilesystem:
     @property
     def turn(self) -> Callable[[tuple[str, AnyPath] | None], Awaitable[object]] | None:
         """For the library: what it awaits before each operation if there are no threads."""
-        return None if self._threads else self._take_turn
+        return None if self._threads else self._operations.take_turn
 
     def mkdir(self, path: AnyPath, mode: int = 0o777) -> None:
         """`os.mkdir`, as the script has it."""
-        self._carry_out("mkdir", path, partial(self._backing.mkdir, path, mode), mode)
+        self._operations.carry_out("mkdir", path, partial(self._backing.mkdir, path, mode), mode)
 
     def rmdir(self, path: AnyPath) -> None:
         """`os.rmdir`, as the script has it."""
-        self._carry_out("rmdir", path, partial(self._backing.rmdir, path))
+        self._operations.carry_out("rmdir", path, partial(self._backing.rmdir, path))
 
     def stat(self, path: AnyPath) -> os.stat_result:
         """`os.stat`, as the script has it."""
-        return self._carry_out("stat", path, partial(self._backing.stat, path))
+        return self._operations.carry_out("stat", path, partial(self._backing.stat, path))
 
     def lstat(self, path: AnyPath) -> os.stat_result:
         """`os.lstat`, as the script has it."""
-        return self._carry_out("lstat", path, partial(self._backing.lstat, path))
+        return self._operations.carry_out("lstat", path, partial(self._backing.lstat, path))
 
     def statvfs(self, path: AnyPath) -> os.statvfs_result:
         """`os.statvfs`, as the script has it."""
-        return self._carry_out("statvfs", path, partial(self._backing.statvfs, path))
+        return self._operations.carry_out("statvfs", path, partial(self._backing.statvfs, path))
 
     def sleep(self, seconds: float) -> None:
         """`time.sleep`; without threads, the library's task sleeps before its next operation."""
         if self._threads:
             self._backing.sleep(seconds)
-        elif (task := _task()) is not None:
-            self._owed_sleep[task] = self._owed_sleep.get(task, 0.0) + seconds
+        else:
+            self._operations.sleep(seconds)
 
     def mount(self, path: AnyPath) -> Mount:
         """The mount on which ``path`` lies; see `mount_at`."""
         return self._mounts.find(path) or self._backing.mount(path)
-
-    # How an operation goes
-
-    def _begin(self, operation: str, path: AnyPath) -> _Call:
-        call = _Call(operation, path, self._script.pick(operation, path))
-        with self._lock:
-            self._calls.append(call)
-        return call
-
-    async def _take_turn(self, announced: tuple[str, AnyPath] | None) -> None:
-        """Wait as the operation that was announced would, up to its effect or to its answer."""
-        task = trio.lowlevel.current_task()
-        seconds = self._owed_sleep.pop(task, 0.0)
-        if seconds:
-            await trio.sleep(seconds)
-        if announced is None or announced[0] not in OPERATIONS:
-            await trio.lowlevel.checkpoint()
-            return
-        operation, path = announced
-        self._announced[task] = call = self._begin(operation, path)
-        # The mode of a mkdir is not announced; `_correct` sees to it when it is known.
-        arguments = (path, _ANY_MODE) if operation == "mkdir" else (path,)
-        call.steps = self._steps(call, partial(getattr(self._backing, operation), *arguments))
-        await trio.lowlevel.checkpoint()
-        for wait in call.steps:
-            await wait.wait()
-
-    def _carry_out(
-        self, operation: str, path: AnyPath, do: Callable[[], T], mode: int | None = None
-    ) -> T:
-        call = self._taken(operation, path)
-        if call is None:
-            call = self._begin(operation, path)
-            call.steps = self._steps(call, do)
-        call.at_once = not self._threads
-        try:
-            for wait in call.steps:
-                if not call.at_once:
-                    wait.block()
-            if not call.done:
-                call.carry_out(do)
-            elif mode is not None and mode != _ANY_MODE and call.error is None:
-                self._correct(path, mode)
-        finally:
-            if call.claim is not None:
-                self._locks.release(call.claim)
-        return call.answer()  # type: ignore[return-value]  # what `do` gave
-
-    def _taken(self, operation: str, path: AnyPath) -> _Call | None:
-        """The call that this very task has announced and waited for."""
-        task = None if self._threads else _task()
-        if task is not None:
-            call = self._announced.pop(task, None)
-            if call is not None and (call.operation, call.path) == (operation, path):
-                return call
-        return None
-
-    def _steps(self, call: _Call, do: Callable[[], object]) -> Iterator[Wait]:
-        """What ``call`` has to wait for; it takes effect only if something comes after that."""
-        picked = call.picked
-        yield from picked.waits("before")
-        picked.interfere("before")
-        if not call.at_once and not self._enter(call):
-            yield _Entrance(self._locks.news, partial(self._enter, call))
-        yield from picked.waits("inside")
-        picked.interfere("inside")
-        if picked.after:
-            call.carry_out(do)
-            yield from picked.waits("after")
-            picked.interfere("after")
-
-    def _enter(self, call: _Call) -> bool:
-        # Asked each time: what stands at its path can have changed while it waited.
-        claim = self._claim(call.operation, call.path)
-        if not self._locks.acquire(claim):
-            return False
-        call.claim = claim
-        return True
-
-    def _claim(self, operation: str, path: AnyPath) -> Claim:
-        above = parent_of(path)
-        inside = None if above is None else self._locate(above)
-        parent: frozenset[Hashable] = frozenset() if inside is None else frozenset([inside])
-        if operation == "mkdir":
-            return Claim(exclusive=parent)
-        if operation == "rmdir":
-            itself = self._locate(path)
-            return Claim(exclusive=parent if itself is None else parent | {itself})
-        return Claim(shared=parent)
-
-    def _locate(self, directory: AnyPath) -> Hashable | None:
-        """What stands for ``directory``, however it is called."""
-        if isinstance(self._backing, MemoryFilesystem):
-            return self._backing.locate(directory)
-        return os.path.realpath(os.fsdecode(directory))
-
-    def _correct(self, path: AnyPath, mode: int) -> None:
-        """Give a directory that was made with `_ANY_MODE` the mode that was asked for."""
-        made = self._backing.stat(path).st_mode
-        # What the umask has left of 0o777 tells what it leaves of any mode.
-        wanted = made & (mode | stat.S_ISGID) & 0o7777 | mode & stat.S_ISVTX
-        chmod = self._backing.chmod if isinstance(self._backing, MemoryFilesystem) else os.chmod
-        chmod(path, wanted)
-
-
-class _Entrance:
-    """Where an operation waits until it may go in."""
-
-    def __init__(self, news: News, enter: Callable[[], bool]) -> None:
-        self._news = news
-        self._enter = enter
-
-    def block(self) -> None:
-        self._news.block_until(self._enter)
-
-    async def wait(self) -> None:
-        await self._news.wait_until(self._enter)
-
-
-def _task() -> trio.lowlevel.Task | None:
-    """The task that is running, if one is."""
-    try:
-        return trio.lowlevel.current_task()
-    except RuntimeError:
-        return None
