@@ -749,8 +749,8 @@ def test_a_strangers_directory_is_not_removed_because_its_number_and_path_were_o
     watcher.fail()
 
 
-def test_what_was_left_is_removed_by_whoever_fails_last_if_one_held_it_who_knew_it() -> None:
-    # Otherwise it stays for ever where the last to fail is one that began after it was left.
+def test_what_was_left_goes_with_what_was_in_it_then_whoever_removes_that() -> None:
+    # Here it is one that began after it was left, and relied on what was in it.
     world = World()
     watcher, maker, early = Caller(world, "/watcher"), Caller(world, "/x"), Caller(world, "/x/a")
     maker.go()
@@ -759,10 +759,10 @@ def test_what_was_left_is_removed_by_whoever_fails_last_if_one_held_it_who_knew_
     maker.fail()
     assert maker.tells(Kept) == ["/x"]
     drive(going)
-    late = Caller(world, "/x/b")
+    late = Caller(world, "/x/a", exist_ok=True)
     late.go()
     early.fail()
-    assert world.memory.tree() == ["/x", "/x/b"]
+    assert world.memory.tree() == ["/x", "/x/a"]
     late.fail()
     assert world.memory.tree() == []
     watcher.fail()

@@ -43,8 +43,8 @@ what it made, it looks at the directory above and takes over one that nobody hol
 and so on upwards. A removal that is going on meanwhile is told, and tries once more (`missed`).
 A directory that was left so must be known for as long as whatever keeps it may go: the calls that
 were active then, the nurseries that hold something, and what those leave standing in it (`keep`).
-Only those calls take it over (`Entry.left`): who began later may have found another directory with
-its number, and removes it only together with one of them.
+Only who removes something that was in it then takes it over (`Entry.left`). Who merely finds it
+later may have found a stranger's directory with its number, and leaves it to the others.
 
 **Inode numbers are reused at once.** So an entry is believed only if somebody saw the directory
 after its maker's ``mkdir`` began (`Entry.seen`); an older one speaks of a former directory and
@@ -129,9 +129,11 @@ class Entry:
     """`time.monotonic` after somebody last saw it."""
     missed: bool = False
     """Whether somebody else turned away from it while it was being removed."""
-    left: int = 0
-    """How many calls had begun when its last holder left it standing; 0 if it was not, or if one of
-    them holds it again. Who began later cannot know whether what he finds is still ours."""
+    born: float = 0.0
+    """`time.monotonic` before the ``mkdir`` that made it."""
+    left: float = 0.0
+    """`time.monotonic` when its last holder found it full; 0 if that was not so. Who finds it after
+    that cannot know whether it is still ours, until something goes that was in it then."""
     holders: set[Holder] = attrs.field(factory=set[Holder])
     waiters: tuple[Callable[[], object], ...] = ()
     """Called once it is no longer being removed."""
@@ -157,7 +159,7 @@ class SharedTree:
         # Entries without holders, in order of retirement, and how many calls had begun by then.
         self._retired: dict[Entry, int] = {}
         self._left: dict[Entry, int] = {}  # the same of those that were left standing
-        self._removing = 0
+        self._loose: set[Entry] = set()  # being removed, or left standing by a holder
         self._count = 0
         self._removals = 0
 
@@ -218,8 +220,9 @@ class SharedTree:
             if entry is None:
                 entry = self._entries[identity] = Entry(identity, path)
             entry.seen = max(entry.seen, time.monotonic())
-            entry.left = 0
+            self._trust(entry)
             if entry.state is State.FOUND:
+                entry.born = since
                 entry.state = State.PROVISIONAL
                 entry.path = path
             self._add(holder, entry)
@@ -255,10 +258,13 @@ class SharedTree:
     @property
     def loose(self) -> bool:
         """Whether there may be a directory that its maker could not remove."""
-        return bool(self._removing or self._left)
+        return bool(self._loose)
 
-    def inherit(self, holder: Holder, identity: Identity) -> Entry | None:
-        """``holder`` has removed what stood in a directory: it gets it, if nobody holds it."""
+    def inherit(self, holder: Holder, identity: Identity, born: float) -> Entry | None:
+        """``holder`` has removed what was made in a directory at ``born``.
+
+        It gets the directory, if that was left standing because of it, or is held by nobody.
+        """
         with self._lock:
             entry = self._entries.get(identity)
             if entry is None:
@@ -266,8 +272,10 @@ class SharedTree:
             if entry.state is State.REMOVING:
                 entry.missed = True  # whoever is at it tries once more
                 return None
-            if not 0 < holder.began <= entry.left:
+            known = born <= entry.left if entry.left else not entry.holders
+            if entry.state is not State.PROVISIONAL or not known:
                 return None
+            self._trust(entry)
             self._add(holder, entry)
             return entry
 
@@ -281,7 +289,6 @@ class SharedTree:
             if entry is None:
                 return False
             if entry in self._left:
-                entry.left = self._count
                 self._retire(entry)
                 return True
             return entry.state is State.REMOVING
@@ -298,6 +305,7 @@ class SharedTree:
             for entry in holder.entries:
                 if entry.state is not State.GONE:
                     entry.state = State.FINAL
+                    self._loose.discard(entry)
                 self._drop(holder, entry)
             holder.entries.clear()
             self._end(holder)
@@ -320,17 +328,16 @@ class SharedTree:
             entry.holders.discard(holder)
             state = entry.state
             if not entry.holders:
-                if state is State.PROVISIONAL and not 0 < entry.left < holder.began:
+                if state is State.PROVISIONAL and not entry.left:
                     entry.state = State.REMOVING
-                    entry.left = 0
-                    self._removing += 1
+                    self._loose.add(entry)
                     self._recall(entry)
                     return State.REMOVING
                 self._retire(entry)
             return state
 
-    def removed(self, entry: Entry, *, gone: bool) -> bool:
-        """The removal has ended: the directory is ``gone``, or something keeps it.
+    def removed(self, entry: Entry, *, gone: bool, full: bool = False) -> bool:
+        """The removal has ended: the directory is ``gone``, or ``full``, or refuses to go.
 
         True if it is to be tried once more, because somebody turned away from it meanwhile.
         """
@@ -342,9 +349,8 @@ class SharedTree:
                 self._forget(entry)
             else:
                 entry.state = State.PROVISIONAL
-                entry.left = self._count
+                entry.left = time.monotonic() if full else 0
                 self._retire(entry)
-            self._removing -= 1
             self._removals += 1
             waiters, entry.waiters = entry.waiters, ()
         for waiter in waiters:
@@ -370,8 +376,6 @@ class SharedTree:
     def _add(self, holder: Holder, entry: Entry) -> None:
         holder.entries[entry] = None
         entry.holders.add(holder)
-        if holder.began <= entry.left:
-            entry.left = 0  # he was there already, and knows it for what it is
         self._recall(entry)
 
     def _drop(self, holder: Holder, entry: Entry) -> None:
@@ -379,12 +383,17 @@ class SharedTree:
         if not entry.holders and entry.state is not State.REMOVING:
             self._retire(entry)
 
+    def _trust(self, entry: Entry) -> None:
+        entry.left = 0
+        self._loose.discard(entry)
+
     def _recall(self, entry: Entry) -> None:
         self._retired.pop(entry, None)
         self._left.pop(entry, None)
 
     def _forget(self, entry: Entry) -> None:
         entry.state = State.GONE
+        self._loose.discard(entry)
         self._recall(entry)
         if self._entries.get(entry.identity) is entry:
             del self._entries[entry.identity]
@@ -394,8 +403,8 @@ class SharedTree:
             return
         self._recall(entry)
         if entry.state is State.PROVISIONAL:
-            entry.left = entry.left or self._count
-            self._left[entry] = entry.left
+            self._left[entry] = self._count
+            self._loose.add(entry)
         else:
             self._retired[entry] = self._count
         self._drop_outlived()

@@ -236,11 +236,12 @@ class Transaction(UndoLog):
                 try:
                     yield from self._insist(entry.path, partial(self._rmdir, item, entry))
                 except OSError as error:
-                    if self.tree.removed(entry, gone=False):
+                    full = error.errno in _NOT_EMPTY
+                    if self.tree.removed(entry, gone=False, full=full):
                         continue  # somebody has turned away from it meanwhile
                     told = True
                     yield from self._keep_above(entry.path)
-                    if error.errno in _NOT_EMPTY:
+                    if full:
                         self._keep(item, "it is not empty")
                     else:
                         self._keep(item, f"rmdir: {error.strerror}", error.errno)
@@ -287,7 +288,8 @@ class Transaction(UndoLog):
             identity = yield from self._insist(parent, partial(self._identify, parent, follow=True))
         except OSError:
             return  # it is gone, or nothing can be done there
-        entry = self.tree.inherit(self, identity)
+        born = child.since if child.entry is None else child.entry.born
+        entry = self.tree.inherit(self, identity, born)
         if entry is not None:
             self.insert(
                 Item(
