@@ -13,6 +13,7 @@ import trio
 from trio_mkdir import RollbackError, pending_rollbacks, wait_settled
 
 from ._faulty import FaultyFilesystem
+from ._operations import OperationRecord
 from ._outcome import Outcome, SweepFailed, SweepSummary
 from ._points import Trigger, repeatable, stacks
 
@@ -22,7 +23,6 @@ if sys.version_info < (3, 11):  # pragma: no cover - trio depends on it there
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
-    from ._operations import OperationRecord
     from ._script import Rule
 
 StateT = TypeVar("StateT")
