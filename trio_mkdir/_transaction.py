@@ -284,13 +284,18 @@ class Transaction(UndoLog):
         parent = parent_of(path)
         if parent is None or not self.tree.loose:
             return
-        try:
-            identity = yield from self._insist(parent, partial(self._identify, parent, follow=True))
-        except OSError:
-            return  # it is gone, or nothing can be done there
+        held = self.held_at(parent)
+        if held is not None:
+            identity = held.identity
+        else:
+            look = partial(self._identify, parent, follow=True)
+            try:
+                identity = yield from self._insist(parent, look)
+            except OSError:
+                return  # it is gone, or nothing can be done there
         born = child.since if child.entry is None else child.entry.born
         entry = self.tree.inherit(self, identity, born)
-        if entry is not None:
+        if entry is not None and entry is not held:
             self.insert(
                 Item(
                     parent,
