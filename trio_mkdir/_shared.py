@@ -105,7 +105,7 @@ class Holder:
     """When it became active, in the tree's own count; 0 if it is not."""
     removals: int = attrs.field(init=False, default=0)
     """How many removals there had been when it began."""
-    entries: dict[Entry, None] = attrs.field(init=False, factory=dict)
+    entries: dict[Entry, None] = attrs.field(init=False, factory=dict["Entry", None])
     """What it holds, in order."""
 
 

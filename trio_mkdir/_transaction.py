@@ -183,7 +183,7 @@ class Transaction(UndoLog):
 
     def commit(self) -> None:
         """Nothing of this is undone any more."""
-        self._payers.clear()  # they know us: what knows each other waits for the garbage collector
+        self._payers = ()  # they know us: what knows each other waits for the garbage collector
         self.tree.commit(self)
 
     def move_to(self, outer: Transaction) -> None:

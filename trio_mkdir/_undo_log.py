@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from ._handshake import Phase
-from ._paths import parent_of
+from ._paths import AnyPath, parent_of
 from ._shared import Entry, Holder, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from ._handshake import Handshake, Operation
-    from ._paths import AnyPath
     from ._shared import Identity
     from ._workers import Workers, WorkerTable
 
@@ -73,13 +72,13 @@ class UndoLog(Holder):
     _workers: Workers | None
     """Of the mount; None if there is more than one."""
     lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
-    ambiguous: dict[AnyPath, int] = attrs.field(init=False, factory=dict)
+    ambiguous: dict[AnyPath, int] = attrs.field(init=False, factory=dict[AnyPath, int])
     """Where a ``mkdir`` was answered with an errno that leaves open whether it worked."""
     floor: int = attrs.field(init=False, default=0)
     """What has a lower position has to wait, whoever undoes it."""
-    _items: list[Item] = attrs.field(init=False, factory=list)
-    _payers: list[Handshake] = attrs.field(init=False, factory=list)
-    waiting: list[Callable[[], object]] = attrs.field(init=False, factory=list)
+    _items: list[Item] = attrs.field(init=False, factory=list[Item])
+    _payers: tuple[Handshake, ...] = attrs.field(init=False, default=())
+    waiting: tuple[Callable[[], object], ...] = attrs.field(init=False, default=())
     """Called when nothing is left to undo."""
     _ending: bool = attrs.field(init=False, default=False)
     """The call has ended,"""
@@ -149,7 +148,7 @@ class UndoLog(Holder):
         """A thread is about to work for this call; False if there is nothing left to do."""
         with self.lock:
             if not self._over:
-                self._payers.append(payer)
+                self._payers += (payer,)
             return not self._over
 
     def part(self) -> None:
@@ -159,9 +158,9 @@ class UndoLog(Holder):
             settled = self._take_waiting()
         _call(settled)
 
-    def _busy(self) -> list[Handshake]:
+    def _busy(self) -> tuple[Handshake, ...]:
         """The threads that may be in a system call of this call, or are yet to come to it."""
-        self._payers = [payer for payer in self._payers if payer.phase not in _OUT]
+        self._payers = tuple([payer for payer in self._payers if payer.phase not in _OUT])
         return self._payers
 
     # Taking what can be undone
@@ -177,7 +176,7 @@ class UndoLog(Holder):
                 payer.operation = "lstat", item.path
                 return item
             # In the same breath: whoever looks after this sees that we are not in the way.
-            self._payers = [other for other in self._payers if other is not payer]
+            self._payers = tuple([other for other in self._payers if other is not payer])
             settled = self._take_waiting()
         _call(settled)
         return None
@@ -237,16 +236,16 @@ class UndoLog(Holder):
         with self.lock:
             settled = self._settled()
             if not settled:
-                self.waiting.append(callback)
+                self.waiting += (callback,)
             self._ending = self._ending or finally_
             self._over = self._over or (settled and finally_)
             return not settled
 
-    def _take_waiting(self) -> list[Callable[[], object]]:
+    def _take_waiting(self) -> tuple[Callable[[], object], ...]:
         if not self._settled():
-            return []
+            return ()
         self._over = self._over or self._ending
-        waiting, self.waiting = self.waiting, []
+        waiting, self.waiting = self.waiting, ()
         return waiting
 
 
