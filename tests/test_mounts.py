@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 from filesystems.mounts import mount_point, tmpfs_mount
 from filesystems.needs import needs_linux, needs_root
@@ -405,3 +406,19 @@ def test_a_table_that_cannot_be_opened_again_knows_no_mounts(tmp_path: Path) -> 
     table.close()
     (tmp_path / "mountinfo").unlink()
     assert table.find("/") is NO_TABLE
+
+
+@pytest.mark.parametrize(
+    ("kind", "point", "follows"),
+    [
+        ("autofs", "/net", True),  # systemd mounts over the automount
+        ("autofs", "/net/nas", True),  # automountd mounts below it
+        ("autofs", "/network", False),
+        ("autofs", "/", False),  # the automount is gone
+        ("nfs4", "/net", False),
+    ],
+)
+def test_what_an_automount_mounts_is_on_it_or_below(kind: str, point: str, follows: bool) -> None:
+    automount = attrs.evolve(NO_TABLE, type=kind, mount_point="/net")
+    mounted = attrs.evolve(NO_TABLE, id=7, type="nfs4", mount_point=point)
+    assert mounted.is_mounted_by(automount) is follows

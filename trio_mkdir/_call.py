@@ -213,8 +213,8 @@ class Call:
     def _check_mount(self, failure: Failed, kind: type[MkdirError] | None = None) -> None:
         """After trouble, never go on where the mount that the call began on is gone."""
         mount = self._filesystem.mount(self.target.path)
-        if self._mount.type == "autofs":
-            self._mount = mount  # what our own first system call has asked for
+        if mount.is_mounted_by(self._mount):
+            self._mount = mount  # our own first system call has asked for it
         if mount != self._mount:
             failure.cause = RootCause.DISCONNECTED
             failure.note = f"it began on the mount {self._mount} and the path is now on {mount}"

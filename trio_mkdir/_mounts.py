@@ -38,6 +38,11 @@ class Mount:
     type: str
     source: str
 
+    def is_mounted_by(self, automount: Mount) -> bool:
+        """Whether it is what ``automount`` mounts for whoever comes, autofs(5)."""
+        point = automount.mount_point.rstrip("/")
+        return automount.type == "autofs" and f"{self.mount_point}/".startswith(f"{point}/")
+
     def __str__(self) -> str:
         return f"{self.mount_point} ({self.type} from {self.source}, {self.options})"
 
