@@ -577,19 +577,20 @@ def test_whatever_the_schedule_only_what_succeeded_stands(
 def test_what_was_left_is_taken_over_from_the_deepest_up() -> None:
     # The one who removed "/x/a/b" had turned away from "/x", which was being removed, before it
     # removed "/x/a": the remover of "/x" came back too early, and nobody a second time.
-    world = World()
-    maker, inside = Caller(world, "/x/a"), Caller(world, "/x/a/b")
+    world = World("/disk")
+    world.memory.put("/link", stat.S_IFLNK, "/disk")
+    maker, inside = Caller(world, "/link/x/a"), Caller(world, "/disk/x/a/b")
     maker.go()
     drive(inside.walk.run())
     undoing = maker.undoing()
-    drive_to(undoing, "rmdir", "/x")
+    drive_to(undoing, "rmdir", "/link/x")
     leaving = inside.undoing()
-    drive_to(leaving, "stat", "/x/a")
+    drive_to(leaving, "stat", "/disk/x/a")
     drive(undoing)
     drive(leaving)
     maker.end()
     inside.end()
-    assert world.memory.tree() == []
+    assert world.memory.tree() == ["/disk", "/link"]
 
 
 def test_who_turns_away_just_before_the_remover_gives_up_is_not_overlooked() -> None:

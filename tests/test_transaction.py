@@ -261,17 +261,18 @@ def test_what_may_be_ours_or_anothers_is_told_where_it_stands() -> None:
 
 @pytest.mark.parametrize("kind", ["keeping", "removing"])
 def test_a_directory_above_that_cannot_be_looked_at_is_left_to_others(kind: str) -> None:
-    world = World()
-    maker, inside = Caller(world, "/x"), Caller(world, "/x/a")
+    world = World("/disk")
+    world.memory.put("/link", stat.S_IFLNK, "/disk")
+    maker, inside = Caller(world, "/link/x"), Caller(world, "/disk/x/a")
     maker.go()
     drive(inside.walk.run())
     maker.fail()
     if kind == "keeping":
-        world.memory.put("/x/a/file", stat.S_IFREG)
-    world.filesystem.always("stat", "/x", refuse(errno.EIO))
+        world.memory.put("/disk/x/a/file", stat.S_IFREG)
+    world.filesystem.always("stat", "/disk/x", refuse(errno.EIO))
     inside.fail()
-    assert "/x" in world.memory.tree()
-    assert inside.tells(Kept) == (["/x/a"] if kind == "keeping" else [])
+    assert "/disk/x" in world.memory.tree()
+    assert inside.tells(Kept) == (["/disk/x/a"] if kind == "keeping" else [])
     assert world.tree.statistics == (0, 0)
 
 

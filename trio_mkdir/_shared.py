@@ -159,7 +159,7 @@ class SharedTree:
         # Entries without holders, in order of retirement, and how many calls had begun by then.
         self._retired: dict[Entry, int] = {}
         self._left: dict[Entry, int] = {}  # the same of those that were left standing
-        self._loose: set[Entry] = set()  # being removed, or left standing by a holder
+        self._loose: dict[AnyPath, Entry] = {}  # being removed, or left standing by a holder
         self._count = 0
         self._removals = 0
 
@@ -260,6 +260,12 @@ class SharedTree:
         """Whether there may be a directory that its maker could not remove."""
         return bool(self._loose)
 
+    def loose_at(self, path: AnyPath) -> Identity | None:
+        """Which directory that is, if it was made at ``path``."""
+        with self._lock:
+            entry = self._loose.get(path)
+            return None if entry is None else entry.identity
+
     def inherit(self, holder: Holder, identity: Identity, born: float) -> Entry | None:
         """``holder`` has removed what was made in a directory at ``born``.
 
@@ -305,7 +311,7 @@ class SharedTree:
             for entry in holder.entries:
                 if entry.state is not State.GONE:
                     entry.state = State.FINAL
-                    self._loose.discard(entry)
+                    self._trust(entry)
                 self._drop(holder, entry)
             holder.entries.clear()
             self._end(holder)
@@ -330,7 +336,7 @@ class SharedTree:
             if not entry.holders:
                 if state is State.PROVISIONAL and not entry.left:
                     entry.state = State.REMOVING
-                    self._loose.add(entry)
+                    self._loose[entry.path] = entry
                     self._recall(entry)
                     return State.REMOVING
                 self._retire(entry)
@@ -385,7 +391,8 @@ class SharedTree:
 
     def _trust(self, entry: Entry) -> None:
         entry.left = 0
-        self._loose.discard(entry)
+        if self._loose.get(entry.path) is entry:
+            del self._loose[entry.path]
 
     def _recall(self, entry: Entry) -> None:
         self._retired.pop(entry, None)
@@ -393,7 +400,7 @@ class SharedTree:
 
     def _forget(self, entry: Entry) -> None:
         entry.state = State.GONE
-        self._loose.discard(entry)
+        self._trust(entry)
         self._recall(entry)
         if self._entries.get(entry.identity) is entry:
             del self._entries[entry.identity]
@@ -404,7 +411,7 @@ class SharedTree:
         self._recall(entry)
         if entry.state is State.PROVISIONAL:
             self._left[entry] = self._count
-            self._loose.add(entry)
+            self._loose[entry.path] = entry
         else:
             self._retired[entry] = self._count
         self._drop_outlived()

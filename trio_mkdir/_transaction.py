@@ -284,10 +284,8 @@ class Transaction(UndoLog):
         parent = parent_of(path)
         if parent is None or not self.tree.loose:
             return
-        held = self.held_at(parent)
-        if held is not None:
-            identity = held.identity
-        else:
+        identity = self.tree.loose_at(parent)
+        if identity is None:
             look = partial(self._identify, parent, follow=True)
             try:
                 identity = yield from self._insist(parent, look)
@@ -295,7 +293,7 @@ class Transaction(UndoLog):
                 return  # it is gone, or nothing can be done there
         born = child.since if child.entry is None else child.entry.born
         entry = self.tree.inherit(self, identity, born)
-        if entry is not None and entry is not held:
+        if entry is not None and not self.knows(entry):
             self.insert(
                 Item(
                     parent,

@@ -108,11 +108,6 @@ class UndoLog(Holder):
         with self.lock:
             return {item.entry: item for item in self._items if item.entry and not item.made}
 
-    def held_at(self, path: AnyPath) -> Entry | None:
-        """What this call holds at ``path``."""
-        with self.lock:
-            return next((item.entry for item in self._items if item.path == path), None)
-
     def knows(self, entry: Entry) -> bool:
         """Whether there is an item for ``entry``."""
         with self.lock:
