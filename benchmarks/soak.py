@@ -478,7 +478,7 @@ class Within:
     nursery: trio_mkdir.RollbackNursery
     succeeded: list[tuple[str, int]] = attrs.field(factory=list)
     pushed: list[int] = attrs.field(factory=list)
-    """The compensations that are to run, the last first, if the block fails."""
+    """The compensations that are to run, the highest number first, if the block fails."""
 
 
 class Player:
@@ -612,7 +612,7 @@ class Player:
             record.counts["rollbacks"] += 1
             record.say("block undone")
             if within is not None:
-                self._check_undone(within, within.pushed[::-1])
+                self._check_undone(within, sorted(within.pushed, reverse=True))
 
     def _check_undone(self, within: Within, expected: list[int]) -> None:
         with self._record.compensating:

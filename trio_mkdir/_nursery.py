@@ -223,7 +223,8 @@ def open_rollback_nursery(
 
     On any error or cancellation, also of ``nursery.cancel_scope``, the tasks inside are cancelled
     and waited for, as in every trio nursery; then everything is undone, the last first. Opened
-    inside the block of another rollback nursery, a success is provisional in that one.
+    inside the block of another rollback nursery, a success is provisional in that one, and everything
+    keeps its place in the order.
 
     Raises:
       BaseExceptionGroup: As every trio nursery does, the original tracebacks included. What could
