@@ -372,6 +372,9 @@ class Errand:
     def __init__(self, do: Callable[[Visit], Generator[Operation, None, bool]]) -> None:
         self.do = do
 
+    def close(self) -> None:
+        """It keeps nothing from one visit to the next."""
+
 
 class Caller:
     """One call without a thread and an event loop, driven by hand, system call by system call."""

@@ -46,8 +46,8 @@ MUTATIONS = [
     Mutation(
         "trusting the return value of run_sync: a late thread undoes nothing",
         "_visit.py",
-        "            yield from self.noted(self.transaction.undo(self))\n",
-        "            pass\n",
+        "        yield from self.noted(self.transaction.undo(self))\n",
+        "        pass\n",
     ),
     Mutation(
         "trusting the return value of run_sync: cancelled means that nothing was made",
@@ -113,7 +113,7 @@ MUTATIONS = [
     Mutation(
         "making what has the number of a directory that is being removed",
         "_shared.py",
-        "                raise BeingRemoved(entry)\n",
+        "                raise BeingRemoved(entry, path)\n",
         "                self._forget(entry)\n                entry = None\n",
     ),
     Mutation(

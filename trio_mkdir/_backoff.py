@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast, get_args
@@ -147,12 +148,15 @@ class Budget:
         self._tokens = self._capacity
         self._as_of = time.monotonic()
         self._lock = threading.Lock()
+        self._process = os.getpid()
 
     def __repr__(self) -> str:
         return f"Budget(capacity={self._capacity!r}, per_second={self._per_second!r})"
 
     def take(self) -> bool:
         """Take one token, if there is one."""
+        if self._process != os.getpid():  # forked, and maybe while another thread had the lock
+            self._process, self._lock = os.getpid(), threading.Lock()
         with self._lock:
             now = time.monotonic()
             self._tokens = min(

@@ -152,15 +152,16 @@ class Block:
     async def _compensate(
         self, compensation: _Compensation, deadline: float
     ) -> RollbackError | None:
-        with trio.CancelScope(shield=True), trio.move_on_at(deadline) as scope:  # noqa: ASYNC912 - it bounds what fn awaits
-            try:
+        try:
+            with trio.CancelScope(shield=True), trio.move_on_at(deadline) as scope:  # noqa: ASYNC912 - it bounds what fn awaits
                 result = compensation.fn(*compensation.args)
                 if inspect.isawaitable(result):
                     await result
-            except (KeyboardInterrupt, SystemExit) as interruption:
-                self.interruptions.append(interruption)
-            except Exception as failure:  # noqa: BLE001 - one failing undo stops no other
-                return RollbackError.of(compensation.fn, failure)  # noqa: ASYNC910
+        except Exception as failure:  # noqa: BLE001 - one failing undo stops no other
+            return RollbackError.of(compensation.fn, failure)  # noqa: ASYNC910
+        except BaseException as interruption:  # noqa: BLE001, ASYNC103 - raised in the end
+            self.interruptions.append(interruption)
+            return None  # noqa: ASYNC910
         if scope.cancelled_caught:
             late = trio.TooSlowError(f"not done within {self.policy.rollback_timeout} s")
             return RollbackError.of(compensation.fn, late)  # noqa: ASYNC910

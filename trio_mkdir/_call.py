@@ -26,7 +26,6 @@ from ._walk import Failed, Walk
 if TYPE_CHECKING:
     from ._paths import AnyPath, Target
     from ._policy import Policy
-    from ._shared import Entry
     from ._visit import Work
     from ._walk import Program
 
@@ -60,16 +59,20 @@ class Call:
             outer,
         )
         self._walk = Walk(target, filesystem, self.transaction)
-        self._work = self._anew()
+        self._work = self._everything()
         self._retries: Retries | None = None
         self._visit: Visit | None = None  # the one that has not been answered
         self._troubled = False
 
-    def _anew(self) -> Sliced:
+    def _everything(self) -> Sliced:
         """What is to be done, from where the walk is."""
         transaction = self.transaction
         program = transaction.forward(self._walk, provisional=self.stays_provisional)
         return Sliced(program, transaction.enter)
+
+    def _begin_anew(self) -> None:
+        self._work.close()
+        self._work = self._everything()
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> Report:
@@ -106,7 +109,7 @@ class Call:
             except Failed as failure:
                 await self._try_again(failure)
             except BeingRemoved as removal:
-                await self._wait_removed(removal.entry)
+                await self._wait_removed(removal)
         if self._troubled:
             self._check_mount(Failed(errno.ENODEV, self.target.path))
 
@@ -143,7 +146,10 @@ class Call:
             number = failure.number if isinstance(failure, Failed) else None
             recorder.tell(StepAnswered, path, number)
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                failure = visit.failure = None  # or they and this frame would know each other
         return visit.done
 
     async def _timed_out(self, visit: Visit) -> None:
@@ -154,16 +160,16 @@ class Call:
         self.recorder.tell(StepTimedOut, path, self._policy.step_timeout)
         await self._try_again(Failed(errno.ETIMEDOUT, path, RootCause.TIMED_OUT), StepTimeout)
 
-    async def _wait_removed(self, entry: Entry) -> None:
+    async def _wait_removed(self, removal: BeingRemoved) -> None:
         """Another call is removing a directory on our path; look again when it has."""
         self._troubled = True
         with trio.move_on_after(self._policy.step_timeout) as scope:
-            await _step.until(partial(registry.tree.when_removed, entry))
-        self._work = self._anew()
+            await _step.until(partial(registry.tree.when_removed, removal.entry))
+        self._begin_anew()
         if scope.cancelled_caught:
-            self.recorder.tell(StepTimedOut, entry.path, self._policy.step_timeout)
+            self.recorder.tell(StepTimedOut, removal.path, self._policy.step_timeout)
             await self._try_again(
-                Failed(errno.ETIMEDOUT, entry.path, RootCause.TIMED_OUT), StepTimeout
+                Failed(errno.ETIMEDOUT, removal.path, RootCause.TIMED_OUT), StepTimeout
             )
 
     # Trying again
@@ -182,6 +188,9 @@ class Call:
             try:
                 snapshot = await self._statvfs(parent_of(failure.path) or failure.path)
             except Failed as also:
+                if also.cause in self._policy.retries:
+                    await self._try_again(also)
+                    return
                 failure.note = f"statvfs of {also.path!r}: {os.strerror(also.number)}"
                 raise self._error(failure, kind) from None
             given = self.target.as_given(failure.path)
@@ -191,7 +200,7 @@ class Call:
         ):
             self._walk.restart()
         if kind is None:
-            self._work = self._anew()
+            self._begin_anew()
         if delay:
             await trio.sleep(delay)
         # Once more: what matters is what the next attempt meets.
@@ -235,7 +244,7 @@ class Call:
         # First the thread learns that we are gone: from here on it makes nothing more.
         visit = self._visit
         if visit is None or visit.leave() in {Phase.ANSWERED, Phase.CANCELLED}:
-            self._work.program.close()  # no thread is in it
+            self._work.close()  # no thread is in it
         transaction = self.transaction
         rollback = Rollback(transaction, self._policy, self.target.path)
         try:

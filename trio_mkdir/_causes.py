@@ -77,6 +77,11 @@ _ROWS: Final = {
 }
 _CAUSES: Final = {number: cause for cause, numbers in _ROWS.items() for number in numbers}
 
+PASSING: Final = frozenset(
+    {RootCause.BUSY, RootCause.TIMED_OUT, RootCause.NO_RESOURCES, RootCause.STALE}
+)
+"""Causes that say nothing about what stands at a path that is looked at."""
+
 AMBIGUOUS: Final = frozenset(
     number
     for cause in (RootCause.BUSY, RootCause.TIMED_OUT, RootCause.STALE, RootCause.DISCONNECTED)

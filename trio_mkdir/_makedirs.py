@@ -137,6 +137,7 @@ async def wait_settled() -> None:
     **Cancellation handling**: A checkpoint, always. It may be cancelled at any time, and may
     never return while a mount hangs: put it into a cancel scope.
     """
+    registry.workers.pay_all()
     key = object()
     try:
         await _step.until(partial(registry.debts.when_settled, key))

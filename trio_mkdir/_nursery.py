@@ -188,7 +188,8 @@ class _Manager:
                 return None
         errors = await self._block.roll_back()  # noqa: ASYNC102 - shielded and bounded inside
         if self._block.interruptions:
-            raise self._block.interruptions[0] from outcome
+            interruption = self._block.interruptions[0]
+            raise (_beside(interruption, errors) if errors else interruption) from outcome
         if errors:
             raise _beside(outcome, errors)
         if outcome is None:
@@ -223,7 +224,7 @@ def open_rollback_nursery(
 
     On any error or cancellation, also of ``nursery.cancel_scope``, the tasks inside are cancelled
     and waited for, as in every trio nursery; then everything is undone, the last first. Opened
-    inside the block of another rollback nursery, a success is provisional in that one, and everything
+    inside the block of another rollback nursery, a success is provisional in that one, where it
     keeps its place in the order.
 
     Raises:

@@ -45,6 +45,9 @@ class _Undoing:
         yield from visit.noted(self.transaction.undo(visit, self.workers))
         return True
 
+    def close(self) -> None:
+        """Whatever is left goes on as it would have."""
+
 
 class Rollback:
     """The undoing of one transaction; begun when its call fails or is cancelled.

@@ -68,6 +68,7 @@ from __future__ import annotations
 import enum
 import threading
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
@@ -112,9 +113,11 @@ class Holder:
 class BeingRemoved(Exception):
     """A directory is being removed by another call right now."""
 
-    def __init__(self, entry: Entry) -> None:
-        super().__init__(entry.path)
+    def __init__(self, entry: Entry, path: AnyPath) -> None:
+        super().__init__(entry, path)
         self.entry = entry
+        self.path = path
+        """At which it was met; the other call may know it by another."""
 
 
 @attrs.define(eq=False)
@@ -123,10 +126,12 @@ class Entry:
 
     identity: Identity
     path: AnyPath
-    """A path at which it was seen."""
+    """Where it was made; or where it was found, as long as nobody says that he made it."""
+    looked: AnyPath
+    """Where somebody last saw it."""
     state: State = State.FOUND
     seen: float = 0.0
-    """`time.monotonic` after somebody last saw it."""
+    """`time.monotonic` after that."""
     missed: bool = False
     """Whether somebody else turned away from it while it was being removed."""
     born: float = 0.0
@@ -157,8 +162,8 @@ class SharedTree:
         self._active: dict[Holder, int] = {}  # in the order in which they began
         self._nurseries: set[Holder] = set()  # those that hold something
         # Entries without holders, in order of retirement, and how many calls had begun by then.
-        self._retired: dict[Entry, int] = {}
-        self._left: dict[Entry, int] = {}  # the same of those that were left standing
+        self._retired: OrderedDict[Entry, int] = OrderedDict()  # a dict is slow to lose its first
+        self._left: OrderedDict[Entry, int] = OrderedDict()  # the same of those left standing
         self._loose: dict[AnyPath, Entry] = {}  # being removed, or left standing by a holder
         self._count = 0
         self._removals = 0
@@ -192,9 +197,9 @@ class SharedTree:
         """The last sight of ``identity``, if it was not at ``path``."""
         with self._lock:
             entry = self._entries.get(identity)
-            if entry is None or entry.path == path:
+            if entry is None or entry.looked == path:
                 return None
-            return Sight(entry, entry.path, entry.seen)
+            return Sight(entry, entry.looked, entry.seen)
 
     def forget(self, sight: Sight) -> None:
         """The directory of ``sight`` was gone; unless somebody has seen it since."""
@@ -213,17 +218,18 @@ class SharedTree:
             entry = self._entries.get(identity)
             if entry is not None and entry.state is State.REMOVING:
                 entry.missed = True
-                raise BeingRemoved(entry)
+                raise BeingRemoved(entry, path)
             if entry is not None and entry.seen < since:
                 self._forget(entry)
                 entry = None
             if entry is None:
-                entry = self._entries[identity] = Entry(identity, path)
-            entry.seen = max(entry.seen, time.monotonic())
+                entry = self._entries[identity] = Entry(identity, path, path)
+            entry.seen, entry.looked = time.monotonic(), path
             self._trust(entry)
             if entry.state is State.FOUND:
                 entry.born = since
                 entry.state = State.PROVISIONAL
+            if entry.state is State.PROVISIONAL:
                 entry.path = path
             self._add(holder, entry)
             return entry
@@ -238,12 +244,11 @@ class SharedTree:
             for identity, path, seen in looks:
                 entry = self._entries.get(identity)
                 if entry is None:
-                    entry = self._entries[identity] = Entry(identity, path)
+                    entry = self._entries[identity] = Entry(identity, path, path)
                 elif entry.state is State.REMOVING:
                     return held, entry
-                elif entry.state is not State.PROVISIONAL:
-                    entry.path = path  # the last place where it was seen
-                entry.seen = max(entry.seen, seen)
+                if seen >= entry.seen:
+                    entry.seen, entry.looked = seen, path
                 self._add(holder, entry)
                 held.append(entry)
             return held, None
@@ -333,6 +338,8 @@ class SharedTree:
             holder.entries.pop(entry, None)
             entry.holders.discard(holder)
             state = entry.state
+            if state is State.REMOVING:
+                return State.GONE  # for this holder, as another one is at it
             if not entry.holders:
                 if state is State.PROVISIONAL and not entry.left:
                     entry.state = State.REMOVING
@@ -431,7 +438,7 @@ class SharedTree:
             began = [nursery.began for nursery in self._nurseries]
             self._forget_before(min([oldest, *began]), self._left)
 
-    def _forget_before(self, oldest: int, retired: dict[Entry, int]) -> None:
+    def _forget_before(self, oldest: int, retired: OrderedDict[Entry, int]) -> None:
         while retired:
             entry, at = next(iter(retired.items()))
             if at >= oldest and len(retired) <= MEMORY:

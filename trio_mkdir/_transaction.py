@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_A_MOMENT: Final = 0.001
+"""Seconds until another call has said that a directory is gone."""
 _NOTHING_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _NOT_EMPTY: Final = {errno.ENOTEMPTY, errno.EEXIST}
 
@@ -90,10 +92,10 @@ class Transaction(UndoLog):
             except OSError as error:
                 if provisional:
                     raise _failed(error, item.path) from None
+                if error.errno == errno.ENOENT:
+                    walk.mine.discard(item.path)
         if not alone:
-            # Nobody else removes what this call has made; only a removal whose reply was lost, and
-            # that is tried again, can have taken it for what had its inode number before.
-            yield from self.hold(walk.mine if self.tree.removals == self.removals else ())
+            yield from self.hold(walk.mine)
 
     def enter(self) -> Program:
         """Tell the shared tree which directories this call made, as far as that can be told now.
@@ -135,16 +137,18 @@ class Transaction(UndoLog):
     def hold(self, mine: Collection[AnyPath] = ()) -> Program:
         """Hold every directory on the call's path, so that no other call's rollback removes it.
 
-        What is ``mine`` nobody else removes, and it is entered by its maker, not as a find.
+        What is ``mine`` nobody else removes, and it need not be looked at. Only a removal whose
+        reply was lost, and that is tried again, can take it for what had its inode number before.
         """
-        paths = [path for path in self._prefixes() if path not in mine][::-1]
         while True:
             removals = self.tree.removals
+            known = mine if removals == self.removals else ()
+            paths = [path for path in self._prefixes() if path not in known][::-1]
             looks = yield from self._look(paths)
             entries, removing = self.tree.hold(self, looks)
             self._rely(entries, looks)
             if removing is not None:
-                raise BeingRemoved(removing)
+                raise BeingRemoved(removing, looks[len(entries)][1])
             # What is held cannot be removed any more; only what was removed between the look and
             # the hold can have fooled us, and another look tells.
             if self.tree.removals == removals:
@@ -188,12 +192,12 @@ class Transaction(UndoLog):
 
     def move_to(self, outer: Transaction) -> None:
         """What this one made and found is undone with ``outer`` from now on."""
-        # What it found because ``outer`` had made or found it keeps its place there.
-        new = [
-            item for item in self.clear() if item.entry is None or item.entry not in outer.entries
-        ]
+        items = self.clear()
+        known = {item.entry for item in items if item.entry in outer.entries}
         self.tree.hand_on(self, outer)
-        outer.adopt(new)
+        outer.adopt([item for item in items if item.entry not in known])
+        # What ``outer`` had made or found, too, is undone with what was completed first.
+        outer.put_back({item.entry: item.position for item in items if item.entry in known})
 
     # Undoing
 
@@ -211,8 +215,6 @@ class Transaction(UndoLog):
             return
         try:
             entry = item.entry or (yield from self._insist(item.path, partial(self._known, item)))
-        except BeingRemoved:
-            return  # by somebody who tries once more, as he was told that it is there again
         except OSError as error:
             if error.errno != errno.ENOENT:
                 self._keep(item, f"lstat: {error.strerror}", error.errno)
@@ -225,9 +227,16 @@ class Transaction(UndoLog):
             self._keep(item, "another call relies on it")
 
     def _known(self, item: Item) -> Generator[Operation, None, Entry]:
-        identity = item.identity or (yield from self._identify(item.path))
-        yield from self._check_elsewhere(identity, item.path)
-        return self.tree.made(self, identity, item.path, item.since)
+        while True:
+            identity = item.identity or (yield from self._identify(item.path))
+            yield from self._check_elsewhere(identity, item.path)
+            try:
+                return self.tree.made(self, identity, item.path, item.since)
+            except BeingRemoved:
+                # What had its number before; whoever removes that may not have said so yet.
+                item.identity = None
+            yield "sleep", item.path
+            self.filesystem.sleep(_A_MOMENT)
 
     def _remove(self, item: Item, entry: Entry) -> Program:
         told = False
@@ -237,6 +246,9 @@ class Transaction(UndoLog):
                     yield from self._insist(entry.path, partial(self._rmdir, item, entry))
                 except OSError as error:
                     full = error.errno in _NOT_EMPTY
+                    if not full and (yield from self._is_gone(entry.path)):
+                        self.recorder.tell(Removed, item.path)
+                        break  # what stands there decides, as the reply can be lost
                     if self.tree.removed(entry, gone=False, full=full):
                         continue  # somebody has turned away from it meanwhile
                     told = True
@@ -250,8 +262,8 @@ class Transaction(UndoLog):
             told = True
             self.tree.removed(entry, gone=True)
         finally:
-            if not told:
-                self.tree.removed(entry, gone=False)
+            while not told and self.tree.removed(entry, gone=False):
+                pass  # nobody will try once more
         yield from self._inherit(entry.path, item)
 
     def _rmdir(self, item: Item, entry: Entry) -> Program:
@@ -264,6 +276,15 @@ class Transaction(UndoLog):
                 self.recorder.tell(Removed, item.path)
         except FileNotFoundError:
             pass
+
+    def _is_gone(self, path: AnyPath) -> Generator[Operation, None, bool]:
+        try:
+            yield from self._identify(path)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def _keep_above(self, path: AnyPath) -> Program:
         """What was left standing above ``path`` has to be known for as long as ``path`` stands."""

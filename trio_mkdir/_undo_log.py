@@ -127,8 +127,21 @@ class UndoLog(Holder):
         with self.lock:
             for item in items:
                 item.position = item.position or completed
-            # A block's items have their positions already, and others may have come between them.
-            self._items = sorted([*self._items, *items], key=lambda item: item.position)
+            for item in items:
+                # A block's have their places already, and others may have come in between.
+                place = len(self._items)
+                while place and self._items[place - 1].position > item.position:
+                    place -= 1
+                self._items.insert(place, item)
+
+    def put_back(self, positions: dict[Entry | None, int]) -> None:
+        """Give items that are there already an earlier place, where there is one."""
+        if not any(positions.values()):
+            return  # those of a call have none yet
+        with self.lock:
+            for item in self._items:
+                item.position = min(item.position, positions.get(item.entry, item.position))
+            self._items.sort(key=lambda item: item.position)
 
     def clear(self) -> list[Item]:
         """Everything that was in it."""
@@ -164,9 +177,9 @@ class UndoLog(Holder):
         """What ``payer`` is to undo; after None the rest is somebody else's duty."""
         with self.lock:
             payer.operation = None
-            item = self._undoable(payer, only)
-            if item is not None:
-                self._items.remove(item)
+            place = self._undoable(payer, only)
+            if place is not None:
+                item = self._items.pop(place)
                 item.taken = True
                 payer.operation = "lstat", item.path
                 return item
@@ -176,7 +189,8 @@ class UndoLog(Holder):
         _call(settled)
         return None
 
-    def _undoable(self, payer: Handshake | None = None, only: Workers | None = None) -> Item | None:
+    def _undoable(self, payer: Handshake | None = None, only: Workers | None = None) -> int | None:
+        """Where the next item is that no system call is in the way of."""
         self._doubt()
         blocked = {
             path
@@ -187,10 +201,11 @@ class UndoLog(Holder):
             if operation is not None
             for path in _at_or_above(operation[1])
         }
-        for item in reversed(self._items):
+        for place in reversed(range(len(self._items))):
+            item = self._items[place]
             mine = item.position >= self.floor and only in {None, item.workers}
             if mine and blocked.isdisjoint(item.paths):
-                return item
+                return place
         return None
 
     def _doubt(self) -> None:

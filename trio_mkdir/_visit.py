@@ -35,6 +35,10 @@ class Work(Protocol):
         """Do it in the thread of ``visit``; False if there is more for another visit."""
         ...
 
+    def close(self) -> None:
+        """There is no other visit for it."""
+        ...
+
 
 @attrs.define(eq=False)
 class Sliced:
@@ -58,7 +62,6 @@ class Sliced:
                     self.next = operation
                     break
                 if not visit.admit(operation):
-                    program.close()  # nobody will go on with it
                     break
                 until = min(until, now + SLICE)
                 yield operation
@@ -70,6 +73,10 @@ class Sliced:
             raise
         yield from visit.while_wanted(self.otherwise())
         return False
+
+    def close(self) -> None:
+        """Give up what is under way, now and not when it is garbage."""
+        self.program.close()
 
 
 @attrs.define(slots=False, eq=False)
@@ -112,27 +119,33 @@ class Visit(Handshake):
             if self._counted and self.phase is Phase.CANCELLED:
                 self._back()
             return
+        if self._pays:
+            self.count_as_stuck()  # nobody has waited for it from the beginning
         try:
             self.done = yield from self._work.do(self)
         except BaseException as failure:  # noqa: BLE001, ASYNC103 - the caller raises it
             self.failure = failure
         was_in = self.operation
-        if self._counted:  # before the caller looks
-            self._back()
-        answered = self.finish()
-        if self._counted:  # as it may have given up meanwhile
-            self._back()
-        if answered:
+        if self._counted and self.phase is Phase.RUNNING:
+            self._back()  # before the caller looks
+        if self.finish():
             if self.transaction.waiting:
                 self.transaction.part()
         else:
-            if was_in is not None:
-                name, path = was_in
-                number = self._walk.answer if self._walk and name == "mkdir" else None
-                self.transaction.recorder.tell(LateAnswer, path, name, number)
-            yield from self.noted(self.transaction.undo(self))
+            yield from self._undo(was_in)
         if self._pays:
-            yield from self._pay()
+            yield from self.noted(self._pay())
+        if self._counted:
+            self._back()
+
+    def _undo(self, was_in: Operation | None) -> Program:
+        """The caller is gone; what is done now can hang once more."""
+        self._work.close()
+        if was_in is not None:
+            name, path = was_in
+            number = self._walk.answer if self._walk and name == "mkdir" else None
+            self.transaction.recorder.tell(LateAnswer, path, name, number)
+        yield from self.noted(self.transaction.undo(self))
 
     def _pay(self) -> Program:
         """Undo what could not be undone while we were stuck below it, whosever it is."""

@@ -19,7 +19,7 @@ from collections.abc import Generator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from ._causes import AMBIGUOUS, RootCause, root_cause
+from ._causes import AMBIGUOUS, PASSING, RootCause, root_cause
 from ._paths import is_dot, parent_of
 
 if TYPE_CHECKING:
@@ -168,7 +168,8 @@ class Walk:
             if exists:
                 yield from self._vanished(path)
             yield from self._fail(path, number)
-        except OSError:
+        except OSError as error:
+            _raise_passing(error, path)
             yield from self._fail(path, number)
         else:
             if not stat.S_ISDIR(status.st_mode):
@@ -179,10 +180,12 @@ class Walk:
         name = path.rstrip("/") if isinstance(path, str) else path.rstrip(b"/")
         yield "lstat", name
         try:
-            self._filesystem.lstat(name)
+            dangling = stat.S_ISLNK(self._filesystem.lstat(name).st_mode)
         except OSError as error:
-            if error.errno == errno.ENOENT:
-                raise Failed(errno.ENOENT, path, RootCause.VANISHED) from None
+            _raise_passing(error, path)
+            dangling = error.errno != errno.ENOENT
+        if not dangling:  # gone, or back again
+            raise Failed(errno.ENOENT, path, RootCause.VANISHED)
 
     def _fail(self, path: AnyPath, number: int) -> Program:
         cause = root_cause(number)
@@ -202,6 +205,12 @@ class Walk:
                 " it cannot be told from another's and is left"
             )
         raise Failed(number, path, note=note)
+
+
+def _raise_passing(error: OSError, path: AnyPath) -> None:
+    """What stands at ``path`` cannot be told at the moment."""
+    if root_cause(error.errno) in PASSING:
+        raise Failed(error.errno or errno.EIO, path) from None
 
 
 def who_may_write(path: AnyPath, status: os.stat_result) -> str:

@@ -141,6 +141,13 @@ class WorkerTable:
             return False
         return True
 
+    def pay_all(self) -> None:
+        """Start those threads that could not be started when they were asked for."""
+        with self._lock:
+            owing = [workers for workers in self._workers.values() if workers.debts]
+        for workers in owing:
+            self.start_paying(workers)
+
     def _pay(self, workers: Workers) -> None:
         while (debt := self.next_debt(workers, last=True)) is not None:
             for _ in debt.do():

@@ -181,6 +181,8 @@ class MemoryFilesystem:
                 _refuse(errno.EEXIST)
             if parent.device is not to.device:
                 _refuse(errno.EXDEV)
+            if f"{os.fsdecode(new)}/".startswith(f"{text}/"):
+                _refuse(errno.EINVAL)  # into itself
             to.children[new_name] = parent.children.pop(name)
 
     def mount_at(

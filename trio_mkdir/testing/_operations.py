@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -62,6 +63,8 @@ class OperationCall:
         self.steps: Iterator[Wait] = iter(())
         self.claim: Claim | None = None
         """The locks that it has."""
+        self.any_mode = False
+        """Whether it makes a directory with `_ANY_MODE`, as nobody knows the right one yet."""
         self.done = False
         """Whether it has taken effect, or been refused."""
         self.value: object = None
@@ -137,7 +140,8 @@ class Operations:
         operation, path = announced
         self._announced[task] = call = self.begin(operation, path)
         # The mode of a mkdir is not announced; `_correct` sees to it when it is known.
-        arguments = (path, _ANY_MODE) if operation == "mkdir" else (path,)
+        call.any_mode = operation == "mkdir"
+        arguments = (path, _ANY_MODE) if call.any_mode else (path,)
         call.steps = self._steps(call, partial(getattr(self._backing, operation), *arguments))
         await trio.lowlevel.checkpoint()
         for wait in call.steps:
@@ -164,8 +168,9 @@ class Operations:
                     wait.block()
             if not call.done:
                 call.carry_out(do)
-            elif mode is not None and mode != _ANY_MODE and call.error is None:
-                self._correct(path, mode)
+            elif call.any_mode and mode is not None and mode != _ANY_MODE and call.error is None:
+                with suppress(FileNotFoundError):  # somebody was quicker
+                    self._correct(path, mode)
         finally:
             if call.claim is not None:
                 self._locks.release(call.claim)

@@ -252,7 +252,10 @@ class Script:
         """The rules that apply to this operation; each has one application less from now on."""
         with self._lock:
             applying = [rule for rule in self._rules if rule.applies(operation, path)]
-            answers = _first_of(Answer, applying, whens=False)
+            # The one whose turn it is comes now or never; any other applies the next time.
+            answers: tuple[Answer, ...] = _first_of(Nth, applying, whens=False)
+            if not answers:
+                answers = _first_of(Answer, applying, whens=False)
             picked = Picked(
                 path,
                 answers[0] if answers else None,
