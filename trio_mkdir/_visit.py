@@ -133,10 +133,10 @@ class Visit(Handshake):
                 self.transaction.part()
         else:
             yield from self._undo(was_in)
-        if self._pays:
-            yield from self.noted(self._pay())
         if self._counted:
             self._back()
+        if self._pays:  # whoever was kept away by us until now
+            yield from self._pay()
 
     def _undo(self, was_in: Operation | None) -> Program:
         """The caller is gone; what is done now can hang once more."""
