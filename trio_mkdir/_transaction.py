@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _A_MOMENT: Final = 0.001
-"""Seconds until another call has said that a directory is gone."""
+"""Seconds until another call has said that a directory is gone, as a rule,"""
+_A_WHILE: Final = 0.1
+"""and between two questions where it has not, because its removal hangs."""
 _NOTHING_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _NOT_EMPTY: Final = {errno.ENOTEMPTY, errno.EEXIST}
 
@@ -223,10 +225,13 @@ class Transaction(UndoLog):
         state = self.tree.release(self, entry)
         if state is State.REMOVING:
             yield from self._remove(item, entry)
-        elif item.made and state is not State.GONE:
+        elif state is State.GONE:
+            yield from self._inherit(item.path, item)
+        elif item.made:
             self._keep(item, "another call relies on it")
 
     def _known(self, item: Item) -> Generator[Operation, None, Entry]:
+        delay = _A_MOMENT
         while True:
             identity = item.identity or (yield from self._identify(item.path))
             yield from self._check_elsewhere(identity, item.path)
@@ -236,7 +241,8 @@ class Transaction(UndoLog):
                 # What had its number before; whoever removes that may not have said so yet.
                 item.identity = None
             yield "sleep", item.path
-            self.filesystem.sleep(_A_MOMENT)
+            self.filesystem.sleep(delay)
+            delay = min(2 * delay, _A_WHILE)
 
     def _remove(self, item: Item, entry: Entry) -> Program:
         told = False
