@@ -316,8 +316,11 @@ class Transaction(UndoLog):
             look = partial(self._identify, parent, follow=True)
             try:
                 identity = yield from self._insist(parent, look)
-            except OSError:
-                return  # it is gone, or nothing can be done there
+            except OSError as error:
+                if error.errno not in _NOTHING_THERE:
+                    why = f"what was in it is removed, and it cannot be looked at: {error.strerror}"
+                    self.recorder.tell(Kept, parent, why, error.errno)
+                return
         born = child.since if child.entry is None else child.entry.born
         entry = self.tree.inherit(self, identity, born)
         if entry is not None and not self.knows(entry):

@@ -118,6 +118,7 @@ class Visit(Handshake):
         if not self.start():
             if self._counted and self.phase is Phase.CANCELLED:
                 self._back()
+                self._table.is_done(self)
             return
         if self._pays:
             self.count_as_stuck()  # nobody has waited for it from the beginning
@@ -126,17 +127,18 @@ class Visit(Handshake):
         except BaseException as failure:  # noqa: BLE001, ASYNC103 - the caller raises it
             self.failure = failure
         was_in = self.operation
-        if self._counted and self.phase is Phase.RUNNING:
-            self._back()  # before the caller looks
+        if self._counted:  # before the caller looks
+            self._back()
         if self.finish():
             if self.transaction.waiting:
                 self.transaction.part()
         else:
             yield from self._undo(was_in)
-        if self._counted:
-            self._back()
-        if self._pays:  # whoever was kept away by us until now
-            yield from self._pay()
+        if self._pays:
+            if self._counted:  # as the caller may have given up meanwhile
+                self._back()
+            self._table.is_done(self)
+            yield from self._pay()  # for whoever was kept away by us until now
 
     def _undo(self, was_in: Operation | None) -> Program:
         """The caller is gone; what is done now can hang once more."""

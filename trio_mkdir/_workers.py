@@ -103,10 +103,14 @@ class WorkerTable:
             self._stuck[job] = None
 
     def is_back(self, job: Job) -> None:
-        """It has returned after all."""
+        """It has returned after all; what ``job`` does now may still be in the way of others."""
         with self._lock:
             job.workers.stuck -= 1
-            del self._stuck[job]
+
+    def is_done(self, job: Job) -> None:
+        """It does nothing more."""
+        with self._lock:
+            self._stuck.pop(job, None)
 
     def stuck_in(self) -> list[Operation]:
         """The system calls that have not returned in time, on any mount."""
