@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from fractions import Fraction
@@ -272,6 +273,16 @@ def test_threads_share_a_budget_fairly_and_exactly() -> None:
 
 def test_a_budget_tells_what_it_is() -> None:
     assert repr(Budget(5, 0.5)) == "Budget(capacity=5, per_second=0.5)"
+
+
+def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    budget = Budget()
+    child = os.getpid() + 1
+    with budget._lock:  # as another thread of the parent had it when it forked
+        monkeypatch.setattr(os, "getpid", lambda: child)
+        assert budget.take()
 
 
 @pytest.mark.parametrize(

@@ -798,6 +798,21 @@ async def test_a_snapshot_that_cannot_be_had_is_told_beside_the_error() -> None:
     assert "statvfs" in " ".join(raised.value.__notes__)
 
 
+async def test_a_look_for_reclaim_that_fails_for_the_moment_is_a_retry() -> None:
+    filesystem = Scripted()
+    filesystem.below.put("/a")
+    filesystem.script("mkdir", "/a/b", refuse(errno.ENOSPC), refuse(errno.ENOSPC))
+    filesystem.script("statvfs", "/a", refuse(errno.EINTR))
+    asked: list[object] = []
+
+    async def reclaim(*told: object) -> None:
+        asked.append(told)
+
+    report = await makedirs("/a/b", policy=Policy(filesystem=filesystem, reclaim=reclaim))
+    assert [retry.errno for retry in report.retries] == [errno.ENOSPC, errno.EINTR, errno.ENOSPC]
+    assert len(asked) == 1
+
+
 # Steps that take too long
 
 

@@ -803,3 +803,69 @@ def test_what_is_being_undone_is_not_entered_any_more() -> None:
     item.taken = True
     drive(call.transaction.enter())
     assert item.entry is None
+
+
+def test_what_another_holder_is_removing_is_none_of_ours_any_more() -> None:
+    tree = SharedTree()
+    one, other = begun(tree), begun(tree)
+    entry = tree.made(one, (9, 1), "/x", 0)
+    assert tree.release(one, entry) is State.REMOVING
+    assert tree.release(other, entry) is State.GONE
+    tree.removed(entry, gone=True)
+    tree.end(one)
+    tree.end(other)
+    assert tree.statistics == (0, 0)
+
+
+def test_who_undoes_a_directory_with_the_number_of_one_that_is_being_removed_waits() -> None:
+    # Its removal has worked, but whoever removes it does not know yet.
+    world = World()
+    removing, other = Caller(world, "/x"), Caller(world, "/y")
+    removing.go()
+    undoing = other.undoing()
+
+    def meanwhile() -> None:
+        drive(other.walk.run())
+        drive_to(undoing, "sleep", "/y")
+
+    world.tree.before("removed", meanwhile)
+    removing.fail()
+    assert world.memory.tree() == ["/y"]
+    drive(undoing)
+    other.end()
+    assert world.memory.tree() == []
+    assert world.tree.statistics == (0, 0)
+
+
+def test_what_a_call_was_dropping_when_it_ended_is_undone_with_the_rest() -> None:
+    world = World("/disk", "/disk/one", "/disk/two")
+    world.memory.put("/link", stat.S_IFLNK, "/disk/one")
+    maker, finder = Caller(world, "/disk/one/x"), Caller(world, "/link/x", exist_ok=True)
+    maker.go()
+    drive(maker.transaction.enter())
+    drive(finder.walk.run())
+    drive(finder.transaction.hold())
+    maker.fail()  # and leaves it to the finder
+    world.memory.take("/link")
+    world.memory.put("/link", stat.S_IFLNK, "/disk/two")
+    world.memory.put("/disk/two/x")
+    holding = finder.transaction.hold()
+    drive_to(holding, "rmdir", "/disk/one/x")
+    holding.close()
+    assert "/disk/one/x" in world.memory.tree()
+    finder.fail()
+    assert "/disk/one/x" not in world.memory.tree()
+    assert "/disk/two/x" in world.memory.tree()
+
+
+def test_a_removal_that_is_given_up_half_way_keeps_nobody_waiting() -> None:
+    world = World()
+    maker, inside = Caller(world, "/x"), Caller(world, "/x/a")
+    maker.go()
+    drive(inside.walk.run())
+    undoing = maker.undoing()
+    drive_to(undoing, "rmdir", "/x")
+    inside.fail()  # turns away from "/x", as it is being removed
+    entry = next(each for each in world.tree._entries.values() if each.path == "/x")
+    undoing.close()
+    assert not world.tree.when_removed(entry, lambda: None)

@@ -276,6 +276,24 @@ def test_a_directory_above_that_cannot_be_looked_at_is_left_to_others(kind: str)
     assert world.tree.statistics == (0, 0)
 
 
+def test_what_another_thread_is_emptying_by_another_path_is_not_given_up() -> None:
+    # Through a symbolic link, so the text of the paths does not tell that one is in the other.
+    world = World("/disk")
+    world.memory.put("/link", stat.S_IFLNK, "/disk")
+    outer, inner = Caller(world, "/disk/x"), Caller(world, "/link/x/y")
+    outer.go()
+    inner.go()
+    inner.transaction.move_to(outer.transaction)
+    emptying, other = outer.undoing(), outer.undoing()
+    drive_to(emptying, "rmdir", "/link/x/y")
+    drive(other)
+    assert "/disk/x" in world.memory.tree()
+    drive(emptying)
+    assert world.memory.tree() == ["/disk", "/link"]
+    assert outer.tells(Kept) == []
+    outer.end()
+
+
 # Not where a thread is stuck
 
 

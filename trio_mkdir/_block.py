@@ -161,7 +161,7 @@ class Block:
             return RollbackError.of(compensation.fn, failure)  # noqa: ASYNC910
         except BaseException as interruption:  # noqa: BLE001, ASYNC103 - raised in the end
             self.interruptions.append(interruption)
-            return None  # noqa: ASYNC910
+            return None  # noqa: ASYNC104, ASYNC910
         if scope.cancelled_caught:
             late = trio.TooSlowError(f"not done within {self.policy.rollback_timeout} s")
             return RollbackError.of(compensation.fn, late)  # noqa: ASYNC910

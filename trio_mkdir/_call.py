@@ -185,13 +185,12 @@ class Call:
             raise self._error(failure, kind) from None
         self.recorder.tell(RetryScheduled, failure.path, failure.cause, failure.number, delay)
         if failure.cause in _LACK_OF_SPACE and self._policy.reclaim is not None:
-            try:
-                snapshot = await self._statvfs(parent_of(failure.path) or failure.path)
-            except Failed as also:
-                if also.cause in self._policy.retries:
-                    await self._try_again(also)
+            snapshot = await self._statvfs(parent_of(failure.path) or failure.path)
+            if isinstance(snapshot, Failed):
+                if snapshot.cause in self._policy.retries:
+                    await self._try_again(snapshot)
                     return
-                failure.note = f"statvfs of {also.path!r}: {os.strerror(also.number)}"
+                failure.note = f"statvfs of {snapshot.path!r}: {os.strerror(snapshot.number)}"
                 raise self._error(failure, kind) from None
             given = self.target.as_given(failure.path)
             await self._policy.reclaim(given, failure.cause, snapshot)
@@ -206,7 +205,7 @@ class Call:
         # Once more: what matters is what the next attempt meets.
         self._check_mount(failure, kind)
 
-    async def _statvfs(self, path: AnyPath) -> os.statvfs_result:
+    async def _statvfs(self, path: AnyPath) -> os.statvfs_result | Failed:
         found: list[os.statvfs_result] = []
 
         def look() -> Program:
@@ -216,7 +215,10 @@ class Call:
             except OSError as error:
                 raise Failed(error.errno or errno.EIO, path) from None
 
-        await self._step(Sliced(look(), self.transaction.enter))
+        try:
+            await self._step(Sliced(look(), self.transaction.enter))
+        except Failed as failure:
+            return failure
         return found[0]
 
     def _check_mount(self, failure: Failed, kind: type[MkdirError] | None = None) -> None:

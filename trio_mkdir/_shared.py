@@ -304,12 +304,6 @@ class SharedTree:
                 return True
             return entry.state is State.REMOVING
 
-    def drop(self, holder: Holder, entry: Entry) -> None:
-        """``holder`` does not rely on ``entry`` any more."""
-        with self._lock:
-            holder.entries.pop(entry, None)
-            self._drop(holder, entry)
-
     def commit(self, holder: Holder) -> None:
         """``holder`` succeeded: what it holds is final."""
         with self._lock:

@@ -16,7 +16,7 @@ import attrs
 
 from ._causes import RootCause, root_cause
 from ._events import Kept, Made, PendingRollback, ReliedOn, Removed
-from ._paths import parent_of
+from ._paths import AnyPath, parent_of
 from ._shared import BeingRemoved, State
 from ._undo_log import Item, UndoLog
 from ._walk import Failed
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ._events import Recorder
     from ._handshake import Handshake, Operation
     from ._os import Filesystem
-    from ._paths import AnyPath
     from ._policy import Policy
     from ._shared import Entry, Identity, Look, SharedTree
     from ._walk import Program, Walk
@@ -44,10 +43,6 @@ _NOTHING_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _NOT_EMPTY: Final = {errno.ENOTEMPTY, errno.EEXIST}
 
 
-def _nowhere() -> tuple[AnyPath, ...]:
-    return ()
-
-
 @attrs.define(slots=False, eq=False)
 class Transaction(UndoLog):
     """The undo log of one call, or of one block, and the programs that fill and empty it."""
@@ -57,7 +52,7 @@ class Transaction(UndoLog):
     recorder: Recorder
     _policy: Policy
     _random: Random
-    _prefixes: Callable[[], Iterable[AnyPath]] = _nowhere
+    _prefixes: Callable[[], Iterable[AnyPath]] = tuple[AnyPath, ...]
     """Of the path on which it may have made something."""
     _outer: tuple[Transaction, ...] = ()
     """Those that get what it made when it succeeds."""
@@ -177,15 +172,12 @@ class Transaction(UndoLog):
 
     def _drop_but(self, entries: Iterable[Entry]) -> Program:
         """Rely no more on what is not on the path any more; the last to do so removes it."""
-        found = self.found()
-        for entry in found.keys() - set(entries):
-            item = found[entry]
-            if self.take(item):
-                try:
-                    yield from self._undo(item)
-                except GeneratorExit:  # the call ends here, and undoes it with the rest
-                    self.insert(item)
-                    raise
+        for item in self.take_found(but=set(entries)):
+            try:
+                yield from self._undo(item)
+            except GeneratorExit:  # the call ends here, and undoes it with the rest
+                self.insert(item)
+                raise
 
     def commit(self) -> None:
         """Nothing of this is undone any more."""
@@ -248,10 +240,17 @@ class Transaction(UndoLog):
         told = False
         try:
             while True:
+                others = self.in_other_hands(item)
                 try:
                     yield from self._insist(entry.path, partial(self._rmdir, item, entry))
                 except OSError as error:
                     full = error.errno in _NOT_EMPTY
+                    if full and others:
+                        while self.tree.removed(entry, gone=False):
+                            pass  # it is tried once more in any case
+                        told = True
+                        self.put_off(item, others)
+                        return
                     if not full and (yield from self._is_gone(entry.path)):
                         self.recorder.tell(Removed, item.path)
                         break  # what stands there decides, as the reply can be lost

@@ -51,6 +51,8 @@ class Item:
     """The errno of a ``mkdir`` that may have made it; then it is only told of."""
     taken: bool = False
     """Whether somebody is undoing it."""
+    after: dict[Handshake, Item] = attrs.field(factory=dict["Handshake", "Item"])
+    """What others are undoing and may be in it, under another path."""
 
     @property
     def paths(self) -> set[str]:
@@ -78,6 +80,8 @@ class UndoLog(Holder):
     """What has a lower position has to wait, whoever undoes it."""
     _items: list[Item] = attrs.field(init=False, factory=list[Item])
     _payers: tuple[Handshake, ...] = attrs.field(init=False, default=())
+    _hands: dict[Handshake, Item] = attrs.field(init=False, factory=dict["Handshake", Item])
+    """Who is undoing what."""
     waiting: tuple[Callable[[], object], ...] = attrs.field(init=False, default=())
     """Called when nothing is left to undo."""
     _ending: bool = attrs.field(init=False, default=False)
@@ -103,23 +107,21 @@ class UndoLog(Holder):
         with self.lock:
             return [item for item in self._items if item.made and item.entry is None]
 
-    def found(self) -> dict[Entry, Item]:
-        """What others have made and this call relies on."""
-        with self.lock:
-            return {item.entry: item for item in self._items if item.entry and not item.made}
-
     def knows(self, entry: Entry) -> bool:
         """Whether there is an item for ``entry``."""
         with self.lock:
             return any(item.entry is entry for item in self._items)
 
-    def take(self, item: Item) -> bool:
-        """Whether ``item`` was still there; it is in nobody else's hands from now on."""
-        with self.lock:
-            there = item in self._items
-            if there:
+    def take_found(self, *, but: set[Entry]) -> Iterator[Item]:
+        """Take what others have made and this call relies on, one by one, ``but`` not these."""
+        while True:
+            with self.lock:
+                items = (item for item in self._items if item.entry and not item.made)
+                item = next((item for item in items if item.entry not in but), None)
+                if item is None:
+                    return
                 self._items.remove(item)
-            return there
+            yield item
 
     def adopt(self, items: Iterable[Item]) -> None:
         """What a call or a block inside this one has made is undone with this one."""
@@ -177,10 +179,12 @@ class UndoLog(Holder):
         """What ``payer`` is to undo; after None the rest is somebody else's duty."""
         with self.lock:
             payer.operation = None
+            self._hands.pop(payer, None)
             place = self._undoable(payer, only)
             if place is not None:
                 item = self._items.pop(place)
                 item.taken = True
+                self._hands[payer] = item
                 payer.operation = "lstat", item.path
                 return item
             # In the same breath: whoever looks after this sees that we are not in the way.
@@ -204,9 +208,24 @@ class UndoLog(Holder):
         for place in reversed(range(len(self._items))):
             item = self._items[place]
             mine = item.position >= self.floor and only in {None, item.workers}
+            mine = mine and not self._in_hands(item.after)
             if mine and blocked.isdisjoint(item.paths):
                 return place
         return None
+
+    def in_other_hands(self, item: Item) -> dict[Handshake, Item]:
+        """What others are undoing while ``item`` is undone."""
+        with self.lock:
+            return {payer: other for payer, other in self._hands.items() if other is not item}
+
+    def _in_hands(self, items: dict[Handshake, Item]) -> bool:
+        return any(self._hands.get(payer) is item for payer, item in items.items())
+
+    def put_off(self, item: Item, after: dict[Handshake, Item]) -> None:
+        """``item`` is undone once more when ``after`` is, by whoever asks then."""
+        item.after = after
+        item.taken = False
+        self.insert(item)
 
     def _doubt(self) -> None:
         """What may be ours is told of as soon as anything is undone, also by a late thread."""
