@@ -218,7 +218,7 @@ class Call:
         try:
             await self._step(Sliced(look(), self.transaction.enter))
         except Failed as failure:
-            return failure
+            return failure  # noqa: ASYNC910 - the step was one
         return found[0]
 
     def _check_mount(self, failure: Failed, kind: type[MkdirError] | None = None) -> None:
