@@ -238,11 +238,12 @@ class Transaction(UndoLog):
 
     def _remove(self, item: Item, entry: Entry) -> Program:
         told = False
+        where = entry.path
         try:
             while True:
                 others = self.in_other_hands(item)
                 try:
-                    yield from self._insist(entry.path, partial(self._rmdir, item, entry))
+                    where = yield from self._insist(entry.path, partial(self._rmdir, item, entry))
                 except OSError as error:
                     full = error.errno in _NOT_EMPTY
                     if full and others:
@@ -269,18 +270,20 @@ class Transaction(UndoLog):
         finally:
             while not told and self.tree.removed(entry, gone=False):
                 pass  # nobody will try once more
-        yield from self._inherit(entry.path, item)
+        yield from self._inherit(where, item)
 
-    def _rmdir(self, item: Item, entry: Entry) -> Program:
-        try:
-            identity = yield from self._identify(entry.path)
-            # Otherwise it is somebody else's by now, whatever the answer to the last attempt was.
-            if identity == entry.identity:
-                yield "rmdir", entry.path
-                self.filesystem.rmdir(entry.path)
-                self.recorder.tell(Removed, item.path)
-        except FileNotFoundError:
-            pass
+    def _rmdir(self, item: Item, entry: Entry) -> Generator[Operation, None, AnyPath]:
+        """Remove it where it was made, or where it was found; tells where."""
+        for path in dict.fromkeys([entry.path, item.path]):
+            with suppress(FileNotFoundError):
+                identity = yield from self._identify(path)
+                # Otherwise it is somebody else's by now, whatever the answer to the last attempt.
+                if identity == entry.identity:
+                    yield "rmdir", path
+                    self.filesystem.rmdir(path)
+                    self.recorder.tell(Removed, item.path)
+                    return path
+        return entry.path
 
     def _is_gone(self, path: AnyPath) -> Generator[Operation, None, bool]:
         try:
