@@ -81,6 +81,13 @@ class TestMemory:
         with pytest.raises(FileExistsError):
             memory.add_directory("/file")
 
+    def test_renames_nothing_into_itself(self) -> None:
+        memory = MemoryFilesystem()
+        memory.add_directory("/a/b")
+        with pytest.raises(OSError, match="Invalid argument"):
+            memory.rename("/a", "/a/b/c")
+        assert memory.paths() == ["/a", "/a/b"]
+
     def test_renames(self) -> None:
         memory = MemoryFilesystem()
         memory.add_directory("/a/b")

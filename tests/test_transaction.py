@@ -259,8 +259,13 @@ def test_what_may_be_ours_or_anothers_is_told_where_it_stands() -> None:
     assert dark[1].endswith("Transport endpoint is not connected")
 
 
-@pytest.mark.parametrize("kind", ["keeping", "removing"])
-def test_a_directory_above_that_cannot_be_looked_at_is_left_to_others(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [("keeping", errno.EIO), ("removing", errno.EIO), ("removing", errno.ENOENT)],
+)
+def test_a_directory_above_that_cannot_be_looked_at_is_left_to_others(
+    kind: str, number: int
+) -> None:
     world = World("/disk")
     world.memory.put("/link", stat.S_IFLNK, "/disk")
     maker, inside = Caller(world, "/link/x"), Caller(world, "/disk/x/a")
@@ -269,10 +274,13 @@ def test_a_directory_above_that_cannot_be_looked_at_is_left_to_others(kind: str)
     maker.fail()
     if kind == "keeping":
         world.memory.put("/disk/x/a/file", stat.S_IFREG)
-    world.filesystem.always("stat", "/disk/x", refuse(errno.EIO))
+    world.filesystem.always("stat", "/disk/x", refuse(number))
     inside.fail()
     assert "/disk/x" in world.memory.tree()
-    assert inside.tells(Kept) == ["/disk/x/a" if kind == "keeping" else "/disk/x"]
+    if number == errno.ENOENT:
+        assert inside.tells(Kept) == []  # it is gone, as far as anybody can tell
+    else:
+        assert inside.tells(Kept) == ["/disk/x/a" if kind == "keeping" else "/disk/x"]
     assert world.tree.statistics == (0, 0)
 
 
@@ -292,6 +300,32 @@ def test_what_another_thread_is_emptying_by_another_path_is_not_given_up() -> No
     assert world.memory.tree() == ["/disk", "/link"]
     assert outer.tells(Kept) == []
     outer.end()
+
+
+def test_a_directory_is_removed_where_it_was_found_if_it_is_not_where_it_was_made() -> None:
+    world = World()
+    call = Caller(world, "/x")
+    call.go()
+    drive(call.transaction.enter())
+    (item,) = call.transaction._items
+    assert item.entry is not None
+    item.entry.path = "/elsewhere"
+    call.fail()
+    assert world.memory.tree() == []
+    assert call.tells(Removed) == ["/x"]
+
+
+def test_what_an_inner_block_made_first_is_undone_last() -> None:
+    world = World()
+    outer, inner = Caller(world, "/outer"), Caller(world, "/inner")
+    first, second = Caller(world, "/first"), Caller(world, "/second")
+    first.go()
+    first.transaction.move_to(inner.transaction)
+    second.go()
+    second.transaction.move_to(outer.transaction)
+    inner.transaction.move_to(outer.transaction)
+    outer.fail()
+    assert removals(world) == ["/second", "/first"]
 
 
 # Not where a thread is stuck

@@ -306,6 +306,36 @@ def test_a_thread_counts_as_stuck_from_when_nobody_waits_in_time_until_it_is_bac
     assert world.workers.stuck_in() == []
 
 
+def test_a_thread_that_was_on_its_way_when_its_caller_left_is_stuck_until_it_comes() -> None:
+    world = World()
+    visit = Caller(world, "/a").visit()
+    visit.sent = True
+    visit.count_as_stuck()
+    visit.leave()
+    assert world.workers.on(DISK).stuck == 1
+    drive(visit.program())
+    assert world.workers.on(DISK).stuck == 0
+    assert world.memory.tree() == []
+
+
+def test_a_caller_that_gives_up_right_before_the_end_counts_nobody_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    visit = Caller(world, "/a").visit()
+
+    def finish() -> bool:
+        visit.leave()
+        visit.count_as_stuck()
+        return Visit.finish(visit)
+
+    monkeypatch.setattr(visit, "finish", finish)
+    drive(visit.program())
+    assert world.workers.on(DISK).stuck == 0
+    assert world.workers.stuck_in() == []
+    assert world.memory.tree() == []
+
+
 def test_a_thread_that_is_done_or_has_not_begun_is_not_stuck() -> None:
     world = World()
     call = Caller(world, "/a")

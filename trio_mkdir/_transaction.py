@@ -247,8 +247,7 @@ class Transaction(UndoLog):
                 except OSError as error:
                     full = error.errno in _NOT_EMPTY
                     if full and others:
-                        while self.tree.removed(entry, gone=False):
-                            pass  # it is tried once more in any case
+                        self._stop_removing(entry)
                         told = True
                         self.put_off(item, others)
                         return
@@ -268,9 +267,14 @@ class Transaction(UndoLog):
             told = True
             self.tree.removed(entry, gone=True)
         finally:
-            while not told and self.tree.removed(entry, gone=False):
-                pass  # nobody will try once more
+            if not told:
+                self._stop_removing(entry)
         yield from self._inherit(where, item)
+
+    def _stop_removing(self, entry: Entry) -> None:
+        """It may be tried once more, but not now, whoever has turned away from it."""
+        while self.tree.removed(entry, gone=False):
+            pass
 
     def _rmdir(self, item: Item, entry: Entry) -> Generator[Operation, None, AnyPath]:
         """Remove it where it was made, or where it was found; tells where."""
