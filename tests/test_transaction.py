@@ -315,6 +315,20 @@ def test_a_directory_is_removed_where_it_was_found_if_it_is_not_where_it_was_mad
     assert call.tells(Removed) == ["/x"]
 
 
+def test_a_refused_removal_is_no_lost_reply_where_it_stands_at_another_path() -> None:
+    world = World()
+    call = Caller(world, "/x")
+    call.go()
+    drive(call.transaction.enter())
+    (item,) = call.transaction._items
+    assert item.entry is not None
+    item.entry.path = "/elsewhere"
+    world.filesystem.script("rmdir", "/x", refuse(errno.EACCES))
+    call.fail()
+    assert world.memory.tree() == ["/x"]
+    assert call.tells(Kept) == ["/x"]
+
+
 def test_what_an_inner_block_made_first_is_undone_last() -> None:
     world = World()
     outer, inner = Caller(world, "/outer"), Caller(world, "/inner")

@@ -251,7 +251,7 @@ class Transaction(UndoLog):
                         told = True
                         self.put_off(item, others)
                         return
-                    if not full and (yield from self._is_gone(entry.path)):
+                    if not full and (yield from self._is_gone(item, entry)):
                         self.recorder.tell(Removed, item.path)
                         break  # what stands there decides, as the reply can be lost
                     if self.tree.removed(entry, gone=False, full=full):
@@ -289,14 +289,17 @@ class Transaction(UndoLog):
                     return path
         return entry.path
 
-    def _is_gone(self, path: AnyPath) -> Generator[Operation, None, bool]:
-        try:
-            yield from self._identify(path)
-        except FileNotFoundError:
-            return True
-        except OSError:
-            pass
-        return False
+    def _is_gone(self, item: Item, entry: Entry) -> Generator[Operation, None, bool]:
+        """Whether it is nowhere that is known."""
+        for path in dict.fromkeys([entry.path, item.path]):
+            try:
+                yield from self._identify(path)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                pass
+            return False
+        return True
 
     def _keep_above(self, path: AnyPath) -> Program:
         """What was left standing above ``path`` has to be known for as long as ``path`` stands."""
