@@ -302,14 +302,20 @@ def test_what_another_thread_is_emptying_by_another_path_is_not_given_up() -> No
     outer.end()
 
 
-def test_a_directory_is_removed_where_it_was_found_if_it_is_not_where_it_was_made() -> None:
-    world = World()
+def misplaced(world: World) -> Caller:
+    """A call that made "/x", which another claims to have made elsewhere."""
     call = Caller(world, "/x")
     call.go()
     drive(call.transaction.enter())
     (item,) = call.transaction._items
     assert item.entry is not None
     item.entry.path = "/elsewhere"
+    return call
+
+
+def test_a_directory_is_removed_where_it_was_found_if_it_is_not_where_it_was_made() -> None:
+    world = World()
+    call = misplaced(world)
     call.fail()
     assert world.memory.tree() == []
     assert call.tells(Removed) == ["/x"]
@@ -317,12 +323,7 @@ def test_a_directory_is_removed_where_it_was_found_if_it_is_not_where_it_was_mad
 
 def test_a_refused_removal_is_no_lost_reply_where_it_stands_at_another_path() -> None:
     world = World()
-    call = Caller(world, "/x")
-    call.go()
-    drive(call.transaction.enter())
-    (item,) = call.transaction._items
-    assert item.entry is not None
-    item.entry.path = "/elsewhere"
+    call = misplaced(world)
     world.filesystem.script("rmdir", "/x", refuse(errno.EACCES))
     call.fail()
     assert world.memory.tree() == ["/x"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 positions: Final = itertools.count(1)
 """The order in which what a rollback nursery has to undo was completed, in the whole process."""
+
+Hands: TypeAlias = "tuple[tuple[Handshake, Item], ...]"
+"""Who is undoing what."""
 
 _OUT: Final = {Phase.ANSWERED, Phase.CANCELLED}
 
@@ -51,7 +54,7 @@ class Item:
     """The errno of a ``mkdir`` that may have made it; then it is only told of."""
     taken: bool = False
     """Whether somebody is undoing it."""
-    after: dict[Handshake, Item] = attrs.field(factory=dict["Handshake", "Item"])
+    after: Hands = ()
     """What others are undoing and may be in it, under another path."""
 
     @property
@@ -80,8 +83,7 @@ class UndoLog(Holder):
     """What has a lower position has to wait, whoever undoes it."""
     _items: list[Item] = attrs.field(init=False, factory=list[Item])
     _payers: tuple[Handshake, ...] = attrs.field(init=False, default=())
-    _hands: dict[Handshake, Item] = attrs.field(init=False, factory=dict["Handshake", Item])
-    """Who is undoing what."""
+    _hands: Hands = attrs.field(init=False, default=())
     waiting: tuple[Callable[[], object], ...] = attrs.field(init=False, default=())
     """Called when nothing is left to undo."""
     _ending: bool = attrs.field(init=False, default=False)
@@ -179,12 +181,12 @@ class UndoLog(Holder):
         """What ``payer`` is to undo; after None the rest is somebody else's duty."""
         with self.lock:
             payer.operation = None
-            self._hands.pop(payer, None)
+            self._hands = tuple([hand for hand in self._hands if hand[0] is not payer])
             place = self._undoable(payer, only)
             if place is not None:
                 item = self._items.pop(place)
                 item.taken = True
-                self._hands[payer] = item
+                self._hands += ((payer, item),)
                 payer.operation = "lstat", item.path
                 return item
             # In the same breath: whoever looks after this sees that we are not in the way.
@@ -208,20 +210,17 @@ class UndoLog(Holder):
         for place in reversed(range(len(self._items))):
             item = self._items[place]
             mine = item.position >= self.floor and only in {None, item.workers}
-            mine = mine and not self._in_hands(item.after)
+            mine = mine and not any(hand in self._hands for hand in item.after)
             if mine and blocked.isdisjoint(item.paths):
                 return place
         return None
 
-    def in_other_hands(self, item: Item) -> dict[Handshake, Item]:
+    def in_other_hands(self, item: Item) -> Hands:
         """What others are undoing while ``item`` is undone."""
         with self.lock:
-            return {payer: other for payer, other in self._hands.items() if other is not item}
+            return tuple([hand for hand in self._hands if hand[1] is not item])
 
-    def _in_hands(self, items: dict[Handshake, Item]) -> bool:
-        return any(self._hands.get(payer) is item for payer, item in items.items())
-
-    def put_off(self, item: Item, after: dict[Handshake, Item]) -> None:
+    def put_off(self, item: Item, after: Hands) -> None:
         """``item`` is undone once more when ``after`` is, by whoever asks then."""
         item.after = after
         item.taken = False
