@@ -26,10 +26,11 @@ from trio._core._thread_cache import ThreadCache
 
 from trio_mkdir import BackoffPolicy, Event, Mount, Policy, RootCause
 from trio_mkdir._debts import Debts
+from trio_mkdir._entries import BeingRemoved
 from trio_mkdir._events import Recorder
 from trio_mkdir._handshake import Handshake
 from trio_mkdir._paths import AnyPath, target
-from trio_mkdir._shared import BeingRemoved, SharedTree
+from trio_mkdir._shared import SharedTree
 from trio_mkdir._transaction import Transaction
 from trio_mkdir._visit import Sliced, Visit
 from trio_mkdir._walk import Failed, Walk

@@ -14,8 +14,8 @@ from trio.testing import MockClock
 
 import trio_mkdir
 from trio_mkdir import Policy, makedirs
+from trio_mkdir._entries import Holder
 from trio_mkdir._registry import registry
-from trio_mkdir._shared import Holder
 from trio_mkdir.testing import FaultyFilesystem, assert_nothing_leaked
 
 PATIENCE = 0.05

@@ -45,9 +45,9 @@ from trio_mkdir import (
     pending_rollbacks,
     wait_settled,
 )
+from trio_mkdir._entries import Holder
 from trio_mkdir._registry import _after_fork as after_fork
 from trio_mkdir._registry import registry
-from trio_mkdir._shared import Holder
 from trio_mkdir._visit import SLICE
 
 BOTH = pytest.mark.parametrize("function", [makedirs, mkdir], ids=["makedirs", "mkdir"])

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_mkdir import BackoffPolicy, Kept, ReliedOn, Removed, RootCause, _shared
-from trio_mkdir._shared import BeingRemoved, Holder, SharedTree, State
+from trio_mkdir._entries import BeingRemoved, Holder, State
+from trio_mkdir._shared import SharedTree
 from trio_mkdir._walk import Failed
 
 LATER = 1e12

@@ -9,8 +9,8 @@ import pytest
 from doubles import Caller, World, drive, drive_to, first, refuse
 
 from trio_mkdir import BackoffPolicy, Event, Kept, Made, ReliedOn, Removed, RootCause
+from trio_mkdir._entries import BeingRemoved
 from trio_mkdir._paths import AnyPath
-from trio_mkdir._shared import BeingRemoved
 from trio_mkdir._walk import Failed
 
 BUSY_TWICE = {RootCause.BUSY: BackoffPolicy(0.5, 2, 5, max_retries=2)}

@@ -11,6 +11,7 @@ import trio
 
 from . import _step
 from ._causes import RootCause
+from ._entries import BeingRemoved
 from ._errors import MkdirError, MountStalled, StepTimeout, mkdir_error
 from ._events import Recorder, Report, RetryScheduled, StepAnswered, StepTimedOut
 from ._handshake import Phase
@@ -18,7 +19,6 @@ from ._paths import parent_of
 from ._registry import registry
 from ._retries import Retries
 from ._rollback import Rollback
-from ._shared import BeingRemoved
 from ._transaction import Transaction
 from ._visit import Sliced, Visit
 from ._walk import Failed, Walk

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import attrs
 
 from ._causes import RootCause, root_cause
+from ._entries import BeingRemoved, State
 from ._events import Kept, Made, PendingRollback, ReliedOn, Removed
 from ._paths import AnyPath, parent_of
-from ._shared import BeingRemoved, State
 from ._undo_log import Item, UndoLog
 from ._walk import Failed
 
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Iterator
     from random import Random
 
+    from ._entries import Entry, Identity, Look
     from ._events import Recorder
     from ._handshake import Handshake, Operation
     from ._os import Filesystem
     from ._policy import Policy
-    from ._shared import Entry, Identity, Look, SharedTree
+    from ._shared import SharedTree
     from ._walk import Program, Walk
     from ._workers import Workers
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
+from ._entries import Entry, Holder, State
 from ._handshake import Phase
 from ._paths import AnyPath, parent_of
-from ._shared import Entry, Holder, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from ._entries import Identity
     from ._handshake import Handshake, Operation
-    from ._shared import Identity
     from ._workers import Workers, WorkerTable
 
 positions: Final = itertools.count(1)

@@ -23,10 +23,10 @@ from ._causes import AMBIGUOUS, PASSING, RootCause, root_cause
 from ._paths import is_dot, parent_of
 
 if TYPE_CHECKING:
+    from ._entries import Identity
     from ._handshake import Operation
     from ._os import Filesystem
     from ._paths import AnyPath, Target
-    from ._shared import Identity
 
 Program: TypeAlias = "Generator[Operation, None, None]"
 
