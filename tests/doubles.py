@@ -25,16 +25,15 @@ import pytest
 from trio._core._thread_cache import ThreadCache
 
 from trio_mkdir import BackoffPolicy, Event, Mount, Policy, RootCause
-from trio_mkdir._debts import Debts
 from trio_mkdir._entries import BeingRemoved
 from trio_mkdir._events import Recorder
 from trio_mkdir._handshake import Handshake
 from trio_mkdir._paths import AnyPath, target
+from trio_mkdir._registry import Registry
 from trio_mkdir._shared import SharedTree
 from trio_mkdir._transaction import Transaction
 from trio_mkdir._visit import Sliced, Visit
 from trio_mkdir._walk import Failed, Walk
-from trio_mkdir._workers import WorkerTable
 
 Operation: TypeAlias = tuple[str, AnyPath]
 Act: TypeAlias = Callable[[Callable[[], Any]], Any]
@@ -350,17 +349,17 @@ class Interleaved(SharedTree):
         return super().made(*args, **kwargs)
 
 
-class World:
+class World(Registry):
     """One filesystem, and all that the calls of one process share."""
 
     def __init__(self, *there: str) -> None:
+        super().__init__()
         self.filesystem = Scripted()
         self.memory: Memory = self.filesystem.below
         for path in there:
             self.memory.put(path)
-        self.tree = Interleaved()
-        self.workers = WorkerTable()
-        self.debts = Debts()
+        self.tree: Interleaved = Interleaved()
+        self.random = Random(0)
 
     @property
     def calls(self) -> list[str]:
@@ -395,17 +394,15 @@ class Caller:
         self.target = target(path, mode=0o777, parent_mode=None, exist_ok=exist_ok, parents=True)
         self.recorder = Recorder(policy.observers)
         self.transaction = Transaction(
-            world.workers,
+            world,
             world.workers.on(DISK),
-            world.tree,
             world.filesystem,
             self.recorder,
             policy,
-            Random(0),
             self.target.prefixes,
         )
         self.walk = Walk(self.target, world.filesystem, self.transaction)
-        world.tree.begin(self.transaction)
+        world.tree.begin(self.transaction.holder)
 
     def going(self) -> Generator[Operation, None, None]:
         """Make the path, as a call's visits do; made again at once where it vanishes."""
@@ -441,15 +438,8 @@ class Caller:
         self, errand: Callable[[Visit], Generator[Operation, None, bool]] | None = None
     ) -> Visit:
         """A visit to a worker thread, to walk all the way if nothing else is said."""
-        visit = Visit(
-            self.transaction.lock,
-            self.transaction,
-            self.world.workers.on(DISK),
-            self.world.workers,
-            self.world.debts,
-            Errand(errand) if errand else self.walking(),
-            self.walk,
-        )
+        work = Errand(errand) if errand else self.walking()
+        visit = Visit(self.transaction, self.world.workers.on(DISK), work, self.walk)
         self.transaction.join(visit)
         return visit
 
@@ -469,7 +459,7 @@ class Caller:
         payer.finish()
 
     def end(self) -> None:
-        self.world.tree.end(self.transaction)
+        self.world.tree.end(self.transaction.holder)
 
     def fail(self) -> None:
         drive(self.undoing())

@@ -46,7 +46,7 @@ MUTATIONS = [
     Mutation(
         "trusting the return value of run_sync: a late thread undoes nothing",
         "_visit.py",
-        "        yield from self.noted(self.transaction.undo(self))\n",
+        "        yield from self.noted(transaction.undo(self))\n",
         "        pass\n",
     ),
     Mutation(
@@ -106,7 +106,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a second system call beside one that is stuck",
-        "_call.py",
+        "_attempts.py",
         "            answered = await _step.wait(visit, seconds=policy.step_timeout)\n",
         "            return False\n",
     ),
@@ -119,13 +119,13 @@ MUTATIONS = [
     Mutation(
         "saying nothing of what may be ours",
         "_undo_log.py",
-        "            self._insert(Item(path, made=False, workers=self._workers, doubt=number))\n",
+        "            item.doubt = number\n            self._insert(item)\n",
         "            pass\n",
     ),
     Mutation(
         "never looking at the mount table again",
-        "_call.py",
-        "        if mount != self._mount:\n",
+        "_attempts.py",
+        "        if mount != self.mount:\n",
         "        if False:\n",
     ),
 ]

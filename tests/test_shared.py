@@ -187,7 +187,7 @@ def test_a_call_during_which_something_was_removed_is_not_alone() -> None:
     other = Caller(world, "/x")
     other.go()
     other.fail()
-    assert not world.tree.alone(call.transaction)
+    assert not world.tree.alone(call.transaction.holder)
 
 
 def test_what_a_lonely_call_made_is_its_own_although_another_finds_it_before_it_fails() -> None:
@@ -446,7 +446,7 @@ def test_what_is_handed_on_is_held_by_the_one_who_got_it() -> None:
     inner.go()
     drive(inner.transaction.enter())
     outer = Holder()
-    world.tree.hand_on(inner.transaction, outer)
+    world.tree.hand_on(inner.transaction.holder, outer)
     finder.go()
     finder.fail()
     assert world.memory.tree() == ["/x"]
@@ -460,7 +460,7 @@ def test_what_was_handed_on_is_final_when_the_one_who_got_it_succeeds() -> None:
     inner.go()
     drive(inner.transaction.enter())
     outer = Holder()
-    world.tree.hand_on(inner.transaction, outer)
+    world.tree.hand_on(inner.transaction.holder, outer)
     finder.go()
     world.tree.commit(outer)
     finder.fail()
@@ -474,7 +474,7 @@ def test_an_open_nursery_keeps_nothing_of_others_in_the_table() -> None:
     inner.go()
     drive(inner.transaction.enter())
     outer = Holder()
-    world.tree.hand_on(inner.transaction, outer)
+    world.tree.hand_on(inner.transaction.holder, outer)
     (active, known) = world.tree.statistics
     for number in range(20):
         Caller(world, f"/other{number}").succeed()

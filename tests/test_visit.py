@@ -272,14 +272,7 @@ def test_a_visit_that_was_in_no_system_call_has_no_late_answer() -> None:
 
 def test_an_errand_without_a_walk_has_a_late_answer_without_a_number() -> None:
     call = Caller(World(), "/a")
-    visit = Visit(
-        call.transaction.lock,
-        call.transaction,
-        call.world.workers.on(DISK),
-        call.world.workers,
-        call.world.debts,
-        Errand(errand("/a")),
-    )
+    visit = Visit(call.transaction, call.world.workers.on(DISK), Errand(errand("/a")))
     work = visit.program()
     for operation in work:
         visit.operation = operation

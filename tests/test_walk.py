@@ -39,7 +39,7 @@ class Trip:
         self.walk = Walk(asked, self.filesystem, self)
 
     def made(self, path: AnyPath, since: float) -> Item:
-        self.items.append(Item(path, made=True, since=since))
+        self.items.append(Item(path, None, made=True, since=since))
         return self.items[-1]
 
     @property

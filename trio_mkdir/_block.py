@@ -20,6 +20,7 @@ from ._undo_log import positions
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from ._entries import Holder
     from ._paths import AnyPath, Target
     from ._policy import Policy
     from ._workers import Workers
@@ -41,16 +42,9 @@ class Block:
         self.nursery = nursery
         self.outer = outer
         self.recorder = Recorder(policy.observers)
-        self.transaction = Transaction(
-            registry.workers,
-            None,
-            registry.tree,
-            policy.filesystem or registry.operating_system,
-            self.recorder,
-            policy,
-            registry.random,
-        )
-        self.family: tuple[Transaction, ...] = (self.transaction,)
+        filesystem = policy.filesystem or registry.operating_system
+        self.transaction = Transaction(registry, None, filesystem, self.recorder, policy)
+        self.family: tuple[Holder, ...] = (self.transaction.holder,)
         if outer is not None:
             self.family += outer.family
         self.compensations: list[_Compensation] = []
@@ -178,8 +172,6 @@ class Block:
 
 class NurseryCall(Call):
     """A call whose success hands what it made on to a block."""
-
-    stays_provisional = True
 
     def __init__(self, target: Target, block: Block) -> None:
         super().__init__(target, block.policy, block.family)

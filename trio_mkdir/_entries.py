@@ -28,16 +28,17 @@ class State(enum.Enum):
     GONE = enum.auto()
 
 
-@attrs.define(slots=False, eq=False)
 class Holder:
     """Whoever can hold a directory: a call, or a nursery that its calls hand theirs on to."""
 
-    began: int = attrs.field(init=False, default=0)
+    began = 0
     """When it became active, in the tree's own count; 0 if it is not."""
-    removals: int = attrs.field(init=False, default=0)
+    removals = 0
     """How many removals there had been when it began."""
-    entries: dict[Entry, None] = attrs.field(init=False, factory=dict["Entry", None])
-    """What it holds, in order."""
+
+    def __init__(self) -> None:
+        self.entries: dict[Entry, None] = {}
+        """What it holds, in order."""
 
 
 class BeingRemoved(Exception):

@@ -181,6 +181,11 @@ def _log(event: Event) -> None:
         )
 
 
+def listening(observers: Sequence[Observer]) -> bool:
+    """Whether anybody wants to know each event at once."""
+    return bool(observers) or logger.isEnabledFor(logging.DEBUG)
+
+
 class Recorder:
     """Keeps what happened in one call and hands it on to whoever listens, from any thread."""
 
@@ -191,7 +196,7 @@ class Recorder:
         self.told: list[tuple[type[Event], float, AnyPath, tuple[object, ...]]] = []
         self.steps = 0
         self._observers = observers
-        self.listening = bool(observers) or logger.isEnabledFor(logging.DEBUG)
+        self.listening = listening(observers)
         """Whether anybody wants to know each event at once."""
 
     def tell(self, kind: type[Event], path: AnyPath, *details: object) -> None:

@@ -18,8 +18,6 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, TypeAlias
 
-import attrs
-
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
@@ -41,15 +39,17 @@ class Phase(enum.Enum):
     LATE = enum.auto()
 
 
-@attrs.define(slots=False, eq=False)
 class Handshake:
     """Between one caller and one thread; ``lock`` may be shared with what it decides about."""
 
-    _lock: threading.Lock
-    phase: Phase = attrs.field(init=False, default=Phase.WAITING)
-    operation: Operation | None = attrs.field(init=False, default=None)
+    # One is made for every call: what it begins with is the class's, and costs nothing to make.
+    phase = Phase.WAITING
+    operation: Operation | None = None
     """The system call that the thread is in, or was in last while it is RUNNING."""
-    _wake: Callable[[], object] | None = attrs.field(init=False, default=None)
+    _wake: Callable[[], object] | None = None
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.lock = lock
 
     @property
     def answered(self) -> bool:
@@ -63,7 +63,7 @@ class Handshake:
 
     def start(self) -> bool:
         """The thread is there; False if the caller has left already and nothing may be done."""
-        with self._lock:
+        with self.lock:
             if self.phase is not Phase.WAITING:
                 return False
             self.phase = Phase.RUNNING
@@ -84,7 +84,7 @@ class Handshake:
 
     def finish(self) -> bool:
         """The thread is done; False if its caller is gone and the thread has to clean up."""
-        with self._lock:
+        with self.lock:
             answered = self.phase is Phase.RUNNING
             if answered:
                 self.phase = Phase.ANSWERED
@@ -98,7 +98,7 @@ class Handshake:
 
     def leave(self) -> Phase:
         """The caller goes: CANCELLED, ABANDONED, or ANSWERED if the thread was first."""
-        with self._lock:
+        with self.lock:
             if self.phase is Phase.WAITING:
                 self.phase = Phase.CANCELLED
             elif self.phase is Phase.RUNNING:
@@ -108,7 +108,7 @@ class Handshake:
 
     def wake_with(self, wake: Callable[[], object]) -> bool:
         """Have ``wake`` called by the thread when it finishes; False if it has finished."""
-        with self._lock:
+        with self.lock:
             if self.phase not in {Phase.WAITING, Phase.RUNNING}:
                 return False
             self._wake = wake

@@ -75,7 +75,7 @@ async def makedirs(
     except Exception:
         await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
         raise
-    return await call.run()
+    return await call.make()
 
 
 async def mkdir(
@@ -96,7 +96,7 @@ async def mkdir(
     except Exception:
         await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
         raise
-    return await call.run()
+    return await call.make()
 
 
 def asked_for(

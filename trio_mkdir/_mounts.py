@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MOUNTINFO: Final = "/proc/self/mountinfo"
 _TRUST: Final = 1.0
 """Seconds until the table makes sure that its descriptor is still its own."""
+_MANY: Final = 4096
+"""Of how many directories it is remembered on which mount they are."""
 
 
 @attrs.frozen(cache_hash=True)
@@ -113,6 +115,15 @@ def _directories_above(path: str) -> Iterator[str]:
         yield path
 
 
+def _nearest(table: Mapping[str, Mount], point: str) -> Mount:
+    while point:
+        mount = table.get(point)
+        if mount is not None:
+            return mount
+        point, _, _ = point.rpartition("/")
+    return table.get("/", NO_TABLE)
+
+
 class MountTable:
     """The mount table, parsed anew whenever the kernel says that it has changed.
 
@@ -125,6 +136,8 @@ class MountTable:
         self._source = source
         self._lock = threading.Lock()
         self._visible: Mapping[str, Mount] = {}
+        self._in: dict[str, Mount] = {}
+        """On which mount everything in a directory is that is no mount point itself."""
         self._fd = -1
         self._identity: tuple[int, int] | None = None
         self._trusted_until = -math.inf
@@ -135,7 +148,7 @@ class MountTable:
         try:
             self._fd = os.open(self._source, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            self._visible = {}  # not Linux, or /proc is not mounted
+            self._visible, self._in = {}, {}  # not Linux, or /proc is not mounted
             return
         self._identity = self._current_identity()
         self._trusted_until = time.monotonic() + _TRUST
@@ -168,6 +181,7 @@ class MountTable:
         while piece := os.pread(self._fd, 1 << 20, len(text)):
             text += piece
         self._visible = visible(parse(bytes(text)))
+        self._in = {}
 
     def find(self, path: AnyPath) -> Mount:
         """The mount on which the absolute ``path`` lies, symbolic links not looked at."""
@@ -175,16 +189,20 @@ class MountTable:
             changed = self._changed(0)
             if changed or time.monotonic() >= self._trusted_until:
                 self._check(changed=bool(changed))
-            table = self._visible
+            table, known = self._visible, self._in
         point = path if isinstance(path, str) else os.fsdecode(path)
         if "/." in point or "//" in point:
             point = "/" + os.path.normpath(point).lstrip("/")  # POSIX lets two slashes stay
-        while point:
-            mount = table.get(point)
-            if mount is not None:
-                return mount
-            point, _, _ = point.rpartition("/")
-        return table.get("/", NO_TABLE)
+        mount = table.get(point)
+        if mount is not None:
+            return mount
+        above = point[: point.rfind("/")]
+        mount = known.get(above)
+        if mount is None:
+            if len(known) >= _MANY:
+                known.clear()
+            mount = known[above] = _nearest(table, above)
+        return mount
 
     def close(self) -> None:
         """Give the descriptor back; the next `find` opens it again.

@@ -107,7 +107,7 @@ class RollbackNursery:
         except Exception:
             await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
             raise
-        return await call.run()
+        return await call.make()
 
     def push_undo(self, fn: Callable[..., object], /, *args: object) -> None:
         """Have ``fn(*args)`` called, or awaited if it is async, if the block does not end well.

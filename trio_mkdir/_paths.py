@@ -32,23 +32,18 @@ class Target:
     exist_ok: bool
     parents: bool
     """Whether missing parents are made, as `os.makedirs` does and `os.mkdir` does not."""
-
-    @property
-    def _added(self) -> int:
-        """How much longer the absolute path is."""
-        return len(self.path) - len(self.given)
+    added: int = 0
+    """How much longer the absolute path is."""
 
     def as_given(self, path: AnyPath) -> AnyPath:
         """``path``, one of `prefixes`, in the form in which the caller wrote it."""
-        if self.path is self.given:
-            return path
-        return path[self._added :] if len(path) > self._added else path
+        return path[self.added :] if len(path) > self.added else path
 
     def parent(self, path: AnyPath) -> AnyPath | None:
         """The directory to make before ``path``; None above what the caller named."""
         parent = parent_of(path)
         # The working directory of a relative path is never made, also not when it has vanished.
-        return parent if parent is not None and len(parent) > self._added else None
+        return parent if parent is not None and len(parent) > self.added else None
 
     def prefixes(self) -> Iterator[AnyPath]:
         """The path and every directory above it, deepest first."""
@@ -82,14 +77,16 @@ def target(
         absolute, null = given.startswith(b"/"), b"\0" in given
     if null:
         raise ValueError(f"path must not hold a null byte, not {given!r}")
+    # An empty path stays one: the kernel answers ENOENT, and it is not the working directory.
+    full = given if absolute or not given else _absolute(given)
     return Target(
         given,
-        # An empty path stays one: the kernel answers ENOENT, and it is not the working directory.
-        given if absolute or not given else _absolute(given),
+        full,
         mode if type(mode) is int and 0 <= mode <= _MODE_BITS else _mode("mode", mode),
         _PARENT_MODE if parent_mode is None else _mode("parent_mode", parent_mode),
         bool(exist_ok),
         parents,
+        len(full) - len(given),
     )
 
 
@@ -116,6 +113,9 @@ def _mode(name: str, value: object) -> int:
 
 def parent_of(path: AnyPath) -> AnyPath | None:
     """The directory that `os.makedirs` would make before ``path``; None where there is none."""
+    if isinstance(path, str) and "//" not in path and path[-1:] != "/":  # by far the most
+        cut = path.rfind("/")
+        return path[:cut] if cut > 0 else "/" if not cut else None
     head, tail = os.path.split(path)
     if not tail:
         head, tail = os.path.split(head)

@@ -75,14 +75,7 @@ class Rollback:
 
     def _visit(self, workers: Workers) -> Visit:
         transaction = self._transaction
-        visit = Visit(
-            transaction.lock,
-            transaction,
-            workers,
-            registry.workers,
-            registry.debts,
-            _Undoing(transaction, workers),
-        )
+        visit = Visit(transaction, workers, _Undoing(transaction, workers))
         transaction.join(visit)
         return visit
 
@@ -144,7 +137,7 @@ class Rollback:
             settled()
 
     def _settled(self, *, owed: bool) -> None:
-        registry.tree.end(self._transaction)
+        registry.tree.end(self._transaction.holder)
         if owed:  # before `wait_settled` returns
             self._transaction.recorder.tell(DebtPaid, self._path)
         registry.debts.paid(self._transaction)
@@ -152,7 +145,7 @@ class Rollback:
 
 def _owe(visit: Visit) -> None:
     """Have ``visit`` carried out by whoever can, as no worker could be had for it."""
-    if visit.transaction.filesystem.turn is not None:
+    if visit.filesystem.turn is not None:
         _step.start_without_thread(visit)
     elif not registry.workers.owe(visit.workers, visit):
         trio.lowlevel.spawn_system_task(_keep_trying, visit.workers)

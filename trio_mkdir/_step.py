@@ -53,7 +53,7 @@ async def start(visit: Visit, *, workers: int, seconds: float, patience: float =
     and `trio.TooSlowError` if none of the mount's ``workers`` was free within ``patience`` seconds.
     **Cancellation** goes through at once; the thread goes on, and the caller must leave it.
     """
-    if visit.transaction.filesystem.turn is not None:
+    if visit.filesystem.turn is not None:
         start_without_thread(visit)
         return await wait(visit, seconds=seconds)
     tokens = limiter(visit.workers, workers)
@@ -84,7 +84,7 @@ async def start(visit: Visit, *, workers: int, seconds: float, patience: float =
 
 def start_without_thread(visit: Visit) -> None:
     """Carry out ``visit`` in a system task, which outlives its caller as a thread does."""
-    turn = visit.transaction.filesystem.turn
+    turn = visit.filesystem.turn
     assert turn is not None  # noqa: S101 - for the type checker
     visit.sent = True
     trio.lowlevel.spawn_system_task(_without_thread, visit, turn)

@@ -12,10 +12,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import attrs
-
 from ._causes import RootCause, root_cause
-from ._entries import BeingRemoved, State
+from ._entries import BeingRemoved, Holder, State
 from ._events import Kept, Made, PendingRollback, ReliedOn, Removed
 from ._paths import AnyPath, parent_of
 from ._undo_log import Item, UndoLog
@@ -23,14 +21,13 @@ from ._walk import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Iterator
-    from random import Random
 
     from ._entries import Entry, Identity, Look
     from ._events import Recorder
     from ._handshake import Handshake, Operation
     from ._os import Filesystem
     from ._policy import Policy
-    from ._shared import SharedTree
+    from ._registry import Registry
     from ._walk import Program, Walk
     from ._workers import Workers
 
@@ -44,25 +41,52 @@ _NOTHING_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _NOT_EMPTY: Final = {errno.ENOTEMPTY, errno.EEXIST}
 
 
-@attrs.define(slots=False, eq=False)
 class Transaction(UndoLog):
-    """The undo log of one call, or of one block, and the programs that fill and empty it."""
+    """The undo log of one call, or of one block, and the programs that fill and empty it.
 
-    tree: SharedTree
-    filesystem: Filesystem
-    recorder: Recorder
-    _policy: Policy
-    _random: Random
-    _prefixes: Callable[[], Iterable[AnyPath]] = tuple[AnyPath, ...]
-    """Of the path on which it may have made something."""
-    _outer: tuple[Transaction, ...] = ()
-    """Those that get what it made when it succeeds."""
+    ``prefixes`` are those of the path on which it may make something; ``outer`` gets what it
+    made when it succeeds.
+    """
+
+    def __init__(
+        self,
+        shared: Registry,
+        workers: Workers | None,
+        filesystem: Filesystem,
+        recorder: Recorder,
+        policy: Policy,
+        prefixes: Callable[[], Iterable[AnyPath]] = tuple[AnyPath, ...],
+        outer: tuple[Holder, ...] = (),
+    ) -> None:
+        super().__init__(shared.workers, workers)
+        self.holder: Holder = Holder()
+        self.shared = shared
+        self.tree = shared.tree
+        self.filesystem = filesystem
+        self.recorder = recorder
+        self._policy = policy
+        self._prefixes = prefixes
+        self._outer = outer
+
+    def take_over(
+        self,
+        visit: Handshake,
+        holder: Holder,
+        items: list[Item],
+        ambiguous: dict[AnyPath, int],
+    ) -> None:
+        """Go on with what the first visit of a call has made until now, under its lock."""
+        self.lock = visit.lock
+        self.holder = holder
+        self._items = items
+        self.ambiguous = ambiguous
+        self._payers = (visit,)
 
     # What was made and what is relied on
 
     def made(self, path: AnyPath, since: float) -> Item:
         """A ``mkdir`` that began at ``since`` has made ``path``."""
-        item = Item(path, True, self._workers, since)  # noqa: FBT003 - one for each directory
+        item = Item(path, self._workers, made=True, since=since)
         with self.lock:
             self._items.append(item)
         if self.ambiguous:
@@ -77,7 +101,7 @@ class Transaction(UndoLog):
         Raises `Failed` if something of it has vanished and `BeingRemoved` if it is about to.
         """
         yield from walk.run()
-        alone = self.tree.alone(self)
+        alone = self.tree.alone(self.holder)
         if alone and not provisional:
             return
         # Entered, it is safe from a call that takes it for one of its own that is gone.
@@ -110,7 +134,7 @@ class Transaction(UndoLog):
         with self.lock:
             # Undone meanwhile, by somebody who did not wait for us? Then nothing there is ours.
             if not item.taken:
-                item.entry = self.tree.made(self, identity, item.path, item.since)
+                item.entry = self.tree.made(self.holder, identity, item.path, item.since)
 
     def _check_elsewhere(self, identity: Identity, path: AnyPath) -> Program:
         """Another path to our directory, or to what had its inode number before us?"""
@@ -140,10 +164,10 @@ class Transaction(UndoLog):
         """
         while True:
             removals = self.tree.removals
-            known = mine if removals == self.removals else ()
+            known = mine if removals == self.holder.removals else ()
             paths = [path for path in self._prefixes() if path not in known][::-1]
             looks = yield from self._look(paths)
-            entries, removing = self.tree.hold(self, looks)
+            entries, removing = self.tree.hold(self.holder, looks)
             self._rely(entries, looks)
             if removing is not None:
                 raise BeingRemoved(removing, looks[len(entries)][1])
@@ -167,9 +191,17 @@ class Transaction(UndoLog):
         for entry, (_, path, _) in zip(entries, looks, strict=False):
             if self.knows(entry):
                 continue
-            self.insert(Item(path, made=False, workers=self._workers, entry=entry))
-            if self.tree.shared(entry, self, self._outer):
+            self._found(path, self._workers, entry)
+            if self.tree.shared(entry, self.holder, self._outer):
                 self.recorder.tell(ReliedOn, path)
+
+    def _found(
+        self, path: AnyPath, workers: Workers | None, entry: Entry, position: int = 0
+    ) -> None:
+        item = Item(path, workers, made=False)
+        item.entry = entry
+        item.position = position
+        self.insert(item)
 
     def _drop_but(self, entries: Iterable[Entry]) -> Program:
         """Rely no more on what is not on the path any more; the last to do so removes it."""
@@ -183,13 +215,13 @@ class Transaction(UndoLog):
     def commit(self) -> None:
         """Nothing of this is undone any more."""
         self._payers = ()  # they know us: what knows each other waits for the garbage collector
-        self.tree.commit(self)
+        self.tree.commit(self.holder)
 
     def move_to(self, outer: Transaction) -> None:
         """What this one made and found is undone with ``outer`` from now on."""
         items = self.clear()
-        known = {item.entry for item in items if item.entry in outer.entries}
-        self.tree.hand_on(self, outer)
+        known = {item.entry for item in items if item.entry in outer.holder.entries}
+        self.tree.hand_on(self.holder, outer.holder)
         outer.adopt([item for item in items if item.entry not in known])
         # What ``outer`` had made or found, too, is undone with what was completed first.
         outer.put_back({item.entry: item.position for item in items if item.entry in known})
@@ -215,7 +247,7 @@ class Transaction(UndoLog):
                 self._keep(item, f"lstat: {error.strerror}", error.errno)
             yield from self._inherit(item.path, item)
             return
-        state = self.tree.release(self, entry)
+        state = self.tree.release(self.holder, entry)
         if state is State.REMOVING:
             yield from self._remove(item, entry)
         elif state is State.GONE:
@@ -229,7 +261,7 @@ class Transaction(UndoLog):
             identity = item.identity or (yield from self._identify(item.path))
             yield from self._check_elsewhere(identity, item.path)
             try:
-                return self.tree.made(self, identity, item.path, item.since)
+                return self.tree.made(self.holder, identity, item.path, item.since)
             except BeingRemoved:
                 # What had its number before; whoever removes that may not have said so yet.
                 item.identity = None
@@ -332,17 +364,9 @@ class Transaction(UndoLog):
                     self.recorder.tell(Kept, parent, why, error.errno)
                 return
         born = child.since if child.entry is None else child.entry.born
-        entry = self.tree.inherit(self, identity, born)
+        entry = self.tree.inherit(self.holder, identity, born)
         if entry is not None and not self.knows(entry):
-            self.insert(
-                Item(
-                    parent,
-                    made=False,
-                    workers=child.workers,
-                    entry=entry,
-                    position=child.position,
-                )
-            )
+            self._found(parent, child.workers, entry, child.position)
 
     def _insist(
         self, path: AnyPath, attempt: Callable[[], Generator[Operation, None, T]]
@@ -357,7 +381,7 @@ class Transaction(UndoLog):
                 backoff = self._policy.retries.get(cause)
                 if error.errno in _NOT_EMPTY or backoff is None:
                     raise
-                delay = next(delays.setdefault(cause, backoff.delays(self._random)), None)
+                delay = next(delays.setdefault(cause, backoff.delays(self.shared.random)), None)
                 if delay is None:
                     raise
             yield "sleep", path

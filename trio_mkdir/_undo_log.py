@@ -12,9 +12,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-import attrs
-
-from ._entries import Entry, Holder, State
+from ._entries import Entry, State
 from ._handshake import Phase
 from ._paths import AnyPath, parent_of
 
@@ -34,28 +32,33 @@ Hands: TypeAlias = "tuple[tuple[Handshake, Item], ...]"
 _OUT: Final = {Phase.ANSWERED, Phase.CANCELLED}
 
 
-@attrs.define(eq=False)
 class Item:
     """One directory that may have to be undone."""
 
-    path: AnyPath
-    made: bool
-    """By this call; otherwise it found what another call had made, and may be the last to fail."""
-    workers: Workers | None = None
-    """Of the mount it is on."""
-    since: float = 0.0
-    """`time.monotonic` before its ``mkdir``."""
+    # One is made for every directory: what it begins with is the class's.
     identity: Identity | None = None
     """What was found right after it was made."""
     entry: Entry | None = None
-    position: int = 0
+    position = 0
     """Its place among all that a nursery has to undo; 0 until its call has succeeded in one."""
     doubt: int | None = None
     """The errno of a ``mkdir`` that may have made it; then it is only told of."""
-    taken: bool = False
+    taken = False
     """Whether somebody is undoing it."""
     after: Hands = ()
     """What others are undoing and may be in it, under another path."""
+
+    def __init__(
+        self, path: AnyPath, workers: Workers | None, *, made: bool, since: float = 0.0
+    ) -> None:
+        self.path = path
+        self.workers = workers
+        """Of the mount it is on."""
+        self.made = made
+        """By this call; otherwise it found what another call had made, and may be the last to
+        fail."""
+        self.since = since
+        """`time.monotonic` before its ``mkdir``."""
 
     @property
     def paths(self) -> set[str]:
@@ -69,27 +72,31 @@ class Item:
         return self.made or (self.entry is not None and self.entry.state is State.PROVISIONAL)
 
 
-@attrs.define(slots=False, eq=False)
-class UndoLog(Holder):
-    """The items of one call, and the threads that work for it."""
+class UndoLog:
+    """The items of one call, and the threads that work for it.
 
-    _table: WorkerTable
-    _workers: Workers | None
-    """Of the mount; None if there is more than one."""
-    lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
-    ambiguous: dict[AnyPath, int] = attrs.field(init=False, factory=dict[AnyPath, int])
-    """Where a ``mkdir`` was answered with an errno that leaves open whether it worked."""
-    floor: int = attrs.field(init=False, default=0)
+    ``workers`` are those of the call's mount; None if there is more than one.
+    """
+
+    # One is made for every call: what it begins with is the class's, and costs nothing to make.
+    floor = 0
     """What has a lower position has to wait, whoever undoes it."""
-    _items: list[Item] = attrs.field(init=False, factory=list[Item])
-    _payers: tuple[Handshake, ...] = attrs.field(init=False, default=())
-    _hands: Hands = attrs.field(init=False, default=())
-    waiting: tuple[Callable[[], object], ...] = attrs.field(init=False, default=())
+    waiting: tuple[Callable[[], object], ...] = ()
     """Called when nothing is left to undo."""
-    _ending: bool = attrs.field(init=False, default=False)
+    _payers: tuple[Handshake, ...] = ()
+    _hands: Hands = ()
+    _ending = False
     """The call has ended,"""
-    _over: bool = attrs.field(init=False, default=False)
+    _over = False
     """and nothing is left to do for it."""
+
+    def __init__(self, table: WorkerTable, workers: Workers | None) -> None:
+        self.lock = threading.Lock()
+        self._table = table
+        self._workers = workers
+        self._items: list[Item] = []
+        self.ambiguous: dict[AnyPath, int] = {}
+        """Where a ``mkdir`` was answered with an errno that leaves open whether it worked."""
 
     # Items
 
@@ -230,7 +237,9 @@ class UndoLog(Holder):
         """What may be ours is told of as soon as anything is undone, also by a late thread."""
         while self.ambiguous:
             path, number = self.ambiguous.popitem()
-            self._insert(Item(path, made=False, workers=self._workers, doubt=number))
+            item = Item(path, self._workers, made=False)
+            item.doubt = number
+            self._insert(item)
 
     def undoable(self) -> bool:
         """Whether something can be undone right now."""

@@ -16,13 +16,12 @@ from ._events import LateAnswer
 from ._handshake import Handshake, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
 
-    from ._debts import Debts
     from ._handshake import Operation
     from ._transaction import Transaction
     from ._walk import Program, Walk
-    from ._workers import Workers, WorkerTable
+    from ._workers import Workers
 
 SLICE: Final = 0.010
 """Seconds after which a step starts no further system call and lets its caller have a say."""
@@ -63,7 +62,8 @@ class Sliced:
                     break
                 if not visit.admit(operation):
                     break
-                until = min(until, now + SLICE)
+                if until == math.inf:
+                    until = now + SLICE
                 yield operation
                 operation = next(program, None)  # here the system call happens
             else:
@@ -79,57 +79,95 @@ class Sliced:
         self.program.close()
 
 
-@attrs.define(slots=False, eq=False)
 class Visit(Handshake):
-    """Some work for one thread, and its handshake with the caller who sent it."""
+    """Some work for one thread, and its handshake with the caller who sent it.
 
-    transaction: Transaction
-    workers: Workers
-    _table: WorkerTable
-    _debts: Debts
-    _work: Work
-    _walk: Walk | None = None
-    """Knows the last answer, for the record of a late one."""
-    done: bool = attrs.field(init=False, default=False)
+    ``walk``, if it is one, knows the last answer, for the record of a late one.
+    """
+
+    _transaction: Transaction | None
+    done = False
     """Whether its work is finished; otherwise another visit has to go on with it."""
-    failure: BaseException | None = attrs.field(init=False, default=None)
+    failure: BaseException | None = None
     """What stopped it."""
-    sent: bool = attrs.field(init=False, default=False)
+    sent = False
     """Whether a thread is on its way to it."""
-    _counted: bool = attrs.field(init=False, default=False)
+    _counted = False
     """As stuck."""
-    _pays: bool = attrs.field(init=False, default=False)
+    _pays = False
     """Whether what was in its way is its duty too."""
+
+    def __init__(
+        self, transaction: Transaction, workers: Workers, work: Work, walk: Walk | None = None
+    ) -> None:
+        super().__init__(transaction.lock)
+        self._transaction = transaction
+        self.shared = transaction.shared
+        self.workers = workers
+        self.filesystem = transaction.filesystem
+        self._work = work
+        self._walk = walk
+
+    @property
+    def transaction(self) -> Transaction:
+        """What it is for."""
+        assert self._transaction is not None  # noqa: S101 - for the type checker
+        return self._transaction
 
     def run(self) -> None:
         """Do everything at once, in a worker thread."""
-        for _ in self.program():
+        for _ in self.do():
             pass
+        if self.workers.debts:
+            for _ in self._owed():
+                pass
 
     def program(self) -> Program:
-        """What this visit is for; then what is owed on the mount."""
+        """The same for a double without threads."""
         yield from self.do()
-        # Also where nothing was to be done: we may have had the worker that a debt waits for.
-        while self.workers.debts and (debt := self._table.next_debt(self.workers)) is not None:
+        yield from self._owed()
+
+    def _owed(self) -> Program:
+        """What is owed on the mount: we may have had the worker that it waits for."""
+        table = self.shared.workers
+        while (debt := table.next_debt(self.workers)) is not None:
             yield from debt.do()
 
     def do(self) -> Program:
         """The work; then, if the caller has left, its undoing; then what waited for us."""
-        if not self.start():
-            if self._counted and self.phase is Phase.CANCELLED:
-                self._back()
-                self._table.is_done(self)
-            return
-        if self._pays:
-            self.count_as_stuck()  # nobody has waited for it from the beginning
+        if self.begin():
+            yield from self._carry_out()
+
+    def _carry_out(self) -> Program:
         try:
             self.done = yield from self._work.do(self)
         except BaseException as failure:  # noqa: BLE001, ASYNC103 - the caller raises it
             self.failure = failure
+        yield from self._end()
+
+    def begin(self) -> bool:
+        """The thread is there; False if the caller has left already and nothing may be done."""
+        begins = self.start()
+        if begins:
+            if self._pays:
+                self.count_as_stuck()  # nobody has waited for it from the beginning
+        elif self._counted and self.phase is Phase.CANCELLED:
+            self._back()
+            self.shared.workers.is_done(self)
+        return begins
+
+    def _end(self) -> Iterable[Operation]:
+        """Answer the caller; what is there to do after that."""
         was_in = self.operation
         if self._counted:  # before the caller looks
             self._back()
-        if self.finish():
+        answered = self.finish()
+        if answered and self._transaction is None:
+            return ()
+        return self._after(was_in, answered=answered)
+
+    def _after(self, was_in: Operation | None, *, answered: bool) -> Program:
+        if answered:
             if self.transaction.waiting:
                 self.transaction.part()
         else:
@@ -137,21 +175,22 @@ class Visit(Handshake):
         if self._pays:
             if self._counted:  # as the caller may have given up meanwhile
                 self._back()
-            self._table.is_done(self)
+            self.shared.workers.is_done(self)
             yield from self._pay()  # for whoever was kept away by us until now
 
     def _undo(self, was_in: Operation | None) -> Program:
         """The caller is gone; what is done now can hang once more."""
+        transaction = self.transaction
         self._work.close()
         if was_in is not None:
             name, path = was_in
             number = self._walk.answer if self._walk and name == "mkdir" else None
-            self.transaction.recorder.tell(LateAnswer, path, name, number)
-        yield from self.noted(self.transaction.undo(self))
+            transaction.recorder.tell(LateAnswer, path, name, number)
+        yield from self.noted(transaction.undo(self))
 
     def _pay(self) -> Program:
         """Undo what could not be undone while we were stuck below it, whosever it is."""
-        for transaction in self._debts.undoing():
+        for transaction in self.shared.debts.undoing():
             payer = Handshake(transaction.lock)
             payer.start()
             if transaction.join(payer):
@@ -175,14 +214,14 @@ class Visit(Handshake):
 
     def _back(self) -> None:
         self._counted = False  # nobody else ever clears it
-        self._table.is_back(self)
+        self.shared.workers.is_back(self)
 
     def count_as_stuck(self) -> None:
         """Nobody waits for this thread in time any more."""
-        with self.transaction.lock:
+        with self.lock:
             self._pays = True
             sent = self.sent and self.phase is Phase.WAITING
             working = sent or self.phase in {Phase.RUNNING, Phase.ABANDONED}
             if working and not self._counted:
                 self._counted = True
-                self._table.is_stuck(self)
+                self.shared.workers.is_stuck(self)

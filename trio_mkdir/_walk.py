@@ -5,8 +5,8 @@ ENOENT means that the parent is missing too, so the walk climbs until something 
 made, and then descends, making what is missing. Nothing is looked up beforehand: an answer of
 ``mkdir`` is never out of date.
 
-A walk is a generator that yields the name and path of each system call right before it starts it.
-Whoever drives it can stop there, for a moment or for good.
+A walk tells the name and path of each system call right before it starts it. Whoever drives it can
+stop there, for a moment or for good. So does a program, which is a generator of what it tells.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ Program: TypeAlias = "Generator[Operation, None, None]"
 class Item(Protocol):
     """What is kept of a directory that was made."""
 
+    path: AnyPath
     identity: Identity | None
 
 
@@ -62,18 +63,26 @@ class Failed(Exception):
 
 
 class Walk:
-    """The way to one target; ``run`` again after a failure to go on where it happened."""
+    """The way to one target; go on after a failure to try again where it happened."""
+
+    # One is made for every call: what it begins with is the class's, and costs nothing to make.
+    answer: int | None = None
+    """The errno of the last ``mkdir``, None if it succeeded or has not returned."""
+    _reached: AnyPath | None = None
+    _new: Item | None = None
+    """What was made right before, and is not looked at yet."""
+    _detour: Program | None = None
+    """Looks that are under way, before the next ``mkdir``."""
 
     def __init__(self, target: Target, filesystem: Filesystem, log: Log) -> None:
         self._target = target
         self._filesystem = filesystem
-        self._log = log
+        self.log = log
         self._todo: list[AnyPath] = [target.path]  # the leaf first, what to try next last
-        self._reached: AnyPath | None = None
+        self.operation: Operation | None = ("mkdir", target.path)
+        """The system call that comes next; None once the leaf stands."""
         self.mine: set[AnyPath] = set()
         """What this walk has made and not met since."""
-        self.answer: int | None = None
-        """The errno of the last ``mkdir``, None if it succeeded or has not returned."""
 
     @property
     def arrived(self) -> bool:
@@ -86,40 +95,72 @@ class Walk:
         return len(self._reached or "")
 
     def restart(self) -> None:
-        """Forget what was seen: the next run walks again from the leaf up."""
+        """Forget what was seen, and walk again from the leaf up."""
         self._todo = [self._target.path]
-        self._reached = None
+        self._reached = self._new = self._detour = None
+        self._turn()
 
     def run(self) -> Program:
-        """Make what is missing; raises `Failed` at the first answer that stops it."""
-        target, mkdir, todo = self._target, self._filesystem.mkdir, self._todo
-        while todo:
-            path = todo[-1]
-            leaf = path is target.path
-            yield "mkdir", path
-            since = time.monotonic()
-            self.answer = None
-            try:
-                mkdir(path, target.mode if leaf else target.parent_mode)
-            except FileNotFoundError:
-                self.answer = errno.ENOENT
-                if not self._climb(path):
-                    yield from self._dead_end(path)
-            except OSError as error:
-                self.answer = number = error.errno or errno.EIO
-                yield from self._stands(path, number, leaf=leaf)
-                self.mine.discard(path)  # gone and made again by others, as far as we know
-                self._reached = todo.pop()
-            else:
-                item = self._log.made(path, since)
-                self.mine.add(path)
-                self._reached = todo.pop()
-                if todo:
-                    # Before anything that may hang: until then others could replace it.
-                    yield "lstat", path
-                    with suppress(OSError):  # then it is looked at when it is undone
-                        status = self._filesystem.lstat(path)
-                        item.identity = status.st_dev, status.st_ino
+        """All that is left of it, as a program."""
+        while self.operation is not None:
+            yield self.operation
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Make the next system call; raises `Failed` at an answer that stops the walk."""
+        if self._new is not None:
+            self._identify(self._new)
+            return
+        if self._detour is not None:
+            self._follow(self._detour)
+            return
+        target, path = self._target, self._todo[-1]
+        since = time.monotonic()
+        self.answer = None
+        try:
+            self._filesystem.mkdir(path, target.mode if path is target.path else target.parent_mode)
+        except OSError as error:
+            self.refuse(path, error)
+        else:
+            self.make(path, since)
+
+    def make(self, path: AnyPath, since: float) -> None:
+        """The ``mkdir`` that began at ``since`` has made ``path``."""
+        item = self.log.made(path, since)
+        self.reach(path)
+        if self._todo:
+            # Before anything that may hang: until then others could replace it.
+            self._new = item
+            self.operation = "lstat", path
+
+    def reach(self, path: AnyPath) -> None:
+        """This call has made ``path``, which was next."""
+        self.mine.add(path)
+        self._reached = self._todo.pop()
+        self._turn()
+
+    def refuse(self, path: AnyPath, error: OSError) -> None:
+        """The ``mkdir`` of ``path`` was answered with ``error``; raises `Failed` if that is all."""
+        self.answer = number = error.errno or errno.EIO
+        if number != errno.ENOENT:
+            self._follow(self._met(path, number, leaf=path is self._target.path))
+        elif self._climb(path):
+            self._turn()
+        else:
+            self._follow(self._dead_end(path))
+
+    def _turn(self) -> None:
+        self.operation = ("mkdir", self._todo[-1]) if self._todo else None
+
+    def _follow(self, detour: Program) -> None:
+        """Go on with ``detour`` to its next system call, or back to the way at its end."""
+        self._detour = None
+        self._turn()  # there it goes on after a failure
+        operation = next(detour, None)
+        if operation is None:
+            self._turn()
+        else:
+            self._detour, self.operation = detour, operation
 
     def _climb(self, path: AnyPath) -> bool:
         """Try the parent next, if it is missing too as far as is known."""
@@ -132,6 +173,18 @@ class Walk:
         else:
             self._todo.append(parent)
         return True
+
+    def _identify(self, item: Item) -> None:
+        self._new = None
+        self._turn()
+        with suppress(OSError):  # then it is looked at when it is undone
+            status = self._filesystem.lstat(item.path)
+            item.identity = status.st_dev, status.st_ino
+
+    def _met(self, path: AnyPath, number: int, *, leaf: bool) -> Program:
+        yield from self._stands(path, number, leaf=leaf)
+        self.mine.discard(path)  # gone and made again by others, as far as we know
+        self._reached = self._todo.pop()
 
     def _dead_end(self, path: AnyPath) -> Program:
         parent = self._reached
@@ -156,7 +209,7 @@ class Walk:
         """
         exists = number == errno.EEXIST
         if number in AMBIGUOUS:
-            self._log.ambiguous.setdefault(path, number)
+            self.log.ambiguous.setdefault(path, number)
         if leaf and not self._target.exist_ok:
             yield from self._fail(path, number)
         if exists and not leaf:
@@ -197,8 +250,8 @@ class Walk:
                 note = who_may_write(parent, self._filesystem.stat(parent))
             except OSError as error:
                 note = f"whoever may write to {parent!r} cannot be told: {error.strerror}"
-        elif number == errno.EEXIST and path in self._log.ambiguous:
-            answer = self._log.ambiguous[path]
+        elif number == errno.EEXIST and path in self.log.ambiguous:
+            answer = self.log.ambiguous[path]
             before = errno.errorcode.get(answer, str(answer))
             note = (
                 f"an earlier attempt of this call was answered {before} and may have made it;"
