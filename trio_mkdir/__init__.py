@@ -40,7 +40,7 @@ from ._events import (
     StepStarted,
     StepTimedOut,
 )
-from ._makedirs import makedirs, mkdir, pending_rollbacks, wait_settled
+from ._makedirs import makedirs, makedirs_many, mkdir, pending_rollbacks, wait_settled
 from ._mounts import Mount
 from ._nursery import RollbackNursery, open_rollback_nursery
 from ._policy import Policy
@@ -88,6 +88,7 @@ __all__ = [
     "StepTimedOut",
     "StepTimeout",
     "makedirs",
+    "makedirs_many",
     "mkdir",
     "open_rollback_nursery",
     "pending_rollbacks",

@@ -80,8 +80,8 @@ class Attempts:
         """A visit to do ``work``."""
         raise NotImplementedError
 
-    def begin_anew(self, cause: RootCause | None = None) -> None:
-        """Whatever was under way is over, because of ``cause``."""
+    def begin_anew(self, failure: Failed | None = None) -> None:
+        """Whatever was under way is over, because of ``failure``."""
         raise NotImplementedError
 
     @property
@@ -166,7 +166,7 @@ class Attempts:
                 raise self.error(failure, kind) from None
             await self.policy.reclaim(self.as_given(failure.path), failure.cause, snapshot)
         if kind is None:
-            self.begin_anew(failure.cause)
+            self.begin_anew(failure)
         if delay:
             await trio.sleep(delay)
         # Once more: what matters is what the next attempt meets.

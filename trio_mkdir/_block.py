@@ -12,6 +12,7 @@ import trio
 from ._call import Call
 from ._errors import RollbackError
 from ._events import Kept, Recorder, Report
+from ._many import ManyCall
 from ._registry import registry
 from ._rollback import Rollback
 from ._transaction import Transaction
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from ._entries import Holder
+    from ._many import Order, Paths
     from ._paths import AnyPath, Target
     from ._policy import Policy
     from ._workers import Workers
@@ -66,11 +68,11 @@ class Block:
         elapsed = trio.current_time() - self._began if self._elapsed is None else self._elapsed
         return self.recorder.report("", lambda path: self.given.get(path, path), elapsed)
 
-    def adopt(self, call: Call) -> None:
+    def adopt(self, call: Call | ManyCall) -> None:
         """``call`` succeeded: what it made is undone with this block."""
         self.check_open()
         call.transaction.move_to(self.transaction)
-        self.mounts[call.workers] = None
+        self.mounts.update(dict.fromkeys(call.mounts))
         self.record(call)
 
     def push(self, fn: Callable[..., object], args: tuple[object, ...]) -> None:
@@ -78,9 +80,9 @@ class Block:
         self.check_open()
         self.compensations.append(_Compensation(fn, args, next(positions)))
 
-    def record(self, call: Call) -> None:
+    def record(self, call: Call | ManyCall) -> None:
         """``call`` is part of what happened here."""
-        names = {path: call.target.as_given(path) for _, _, path, _ in call.recorder.told}
+        names = {path: call.as_given(path) for _, _, path, _ in call.recorder.told}
         self.absorb(call.recorder, names)
 
     def absorb(self, recorder: Recorder, given: dict[AnyPath, AnyPath]) -> None:
@@ -175,6 +177,21 @@ class NurseryCall(Call):
 
     def __init__(self, target: Target, block: Block) -> None:
         super().__init__(target, block.policy, block.family)
+        self._block = block
+
+    def _succeed(self) -> None:
+        self._block.adopt(self)
+
+    def _fail(self, failure: BaseException) -> None:
+        super()._fail(failure)
+        self._block.record(self)
+
+
+class NurseryManyCall(ManyCall):
+    """The same for many paths."""
+
+    def __init__(self, paths: Paths, order: Order, block: Block) -> None:
+        super().__init__(paths, order, block.policy, block.family)
         self._block = block
 
     def _succeed(self) -> None:

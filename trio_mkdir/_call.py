@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._attempts import Attempts
-from ._causes import RootCause
 from ._entries import BeingRemoved
-from ._errors import MkdirError
+from ._errors import MkdirError, explain
 from ._events import Report, listening
 from ._first_visit import FirstVisit
 from ._handshake import Phase
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from ._paths import AnyPath, Target
     from ._policy import Policy
     from ._visit import Work
+    from ._workers import Workers
 
 
 class Call(FirstVisit, Attempts):
@@ -73,9 +73,14 @@ class Call(FirstVisit, Attempts):
 
     def _fail(self, failure: BaseException) -> None:
         if isinstance(failure, MkdirError):
-            self._explain(failure)
+            explain(failure, self._report())
 
     # What there is to do
+
+    @property
+    def mounts(self) -> tuple[Workers, ...]:
+        """Where it has made something, or may have."""
+        return (self.workers,)
 
     @property
     def place(self) -> AnyPath:
@@ -97,9 +102,9 @@ class Call(FirstVisit, Attempts):
         self.transaction.join(visit)
         return visit
 
-    def begin_anew(self, cause: RootCause | None = None) -> None:
-        """Whatever was under way is over, because of ``cause``."""
-        if cause is RootCause.VANISHED or (cause is RootCause.STALE and not self.walk.arrived):
+    def begin_anew(self, failure: Failed | None = None) -> None:
+        """Whatever was under way is over, because of ``failure``."""
+        if failure is not None and failure.undoes(self.walk):
             self.walk.restart()
         self.start_over()
 
@@ -116,10 +121,10 @@ class Call(FirstVisit, Attempts):
         rollback = Rollback(transaction, self.policy, self.target.path)
         try:
             if transaction.undoable():
-                await rollback.undo([self.workers])
+                await rollback.undo(self.mounts)
             await rollback.wait()
         finally:
-            rollback.leave(visit)
+            rollback.leave([visit] if visit else [])
 
     # Telling
 
@@ -133,13 +138,3 @@ class Call(FirstVisit, Attempts):
     def _created(self) -> tuple[AnyPath, ...]:
         as_given = self.target.as_given
         return tuple([as_given(item.path) for item in self.items])
-
-    def _explain(self, error: MkdirError) -> None:
-        error.report = report = self._report()
-        for kept in report.kept:
-            error.add_note(f"left {kept.path!r}: {kept.why}")
-        for debt in report.pending:
-            error.add_note(
-                f"{debt.path!r} waits for a system call ({debt.operation}) that has not returned"
-                f" on {debt.mount_point}; it is undone when it does"
-            )

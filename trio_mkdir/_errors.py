@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, Final
 
-from ._causes import RootCause
+from ._causes import RootCause, root_cause
 from ._events import Report
 
 if TYPE_CHECKING:
@@ -164,3 +165,21 @@ def mkdir_error(
     error.root_cause = cause
     error.mount = mount
     return error
+
+
+def as_mkdir_error(error: OSError) -> MkdirError:
+    """What to raise where the working directory is gone, or cannot be told."""
+    number = error.errno or errno.ENOENT
+    return mkdir_error(number, error.filename, root_cause(number), None)
+
+
+def explain(error: MkdirError, report: Report) -> None:
+    """Give ``error`` the report, and notes on what was left and what is owed."""
+    error.report = report
+    for kept in report.kept:
+        error.add_note(f"left {kept.path!r}: {kept.why}")
+    for debt in report.pending:
+        error.add_note(
+            f"{debt.path!r} waits for a system call ({debt.operation}) that has not returned"
+            f" on {debt.mount_point}; it is undone when it does"
+        )

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from . import _step
 from ._call import Call
-from ._causes import root_cause
-from ._errors import mkdir_error
-from ._paths import target
+from ._checks import whole_positive
+from ._errors import as_mkdir_error
+from ._many import ManyCall, Order
+from ._paths import checked_mode, parent_mode_or_default, target
 from ._policy import Policy
 from ._registry import registry
 
 if TYPE_CHECKING:
-    import os
-
     from ._events import PendingRollback, Report
-    from ._paths import Target
-
-    StrOrBytesPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    from ._many import Paths, Progress
+    from ._paths import StrOrBytesPath, Target
 
 DEFAULT_POLICY: Final = Policy()
 
@@ -99,6 +96,75 @@ async def mkdir(
     return await call.make()
 
 
+async def makedirs_many(
+    paths: Paths,
+    /,
+    mode: int = 0o777,
+    *,
+    exist_ok: bool = True,
+    parent_mode: int | None = None,
+    concurrency: int = 32,
+    progress: Progress | None = None,
+    policy: Policy = DEFAULT_POLICY,
+) -> Report:
+    """Make many directories and whatever is missing above them, or nothing at all.
+
+    All paths together are one tree, of which each directory is made once, many in one visit to a
+    worker thread. Where the filesystem is slow, threads work side by side, in different
+    directories: in one directory the kernel lets only one of them in at a time.
+
+    Args:
+      paths: Any iterable or async iterable of paths. It is read while the first ones are made
+          already, at most some thousand ahead.
+      mode: The mode of the directories in ``paths``, cut by the umask.
+      exist_ok: Whether those may be there already. A path that is given twice counts once.
+      parent_mode: The mode of the directories above them, cut by the umask; ``None`` for
+          ``0o777``.
+      concurrency: How many visits to threads there may be at once; those to one mount are bounded
+          by ``policy.workers``, too.
+      progress: Called in trio's thread with how many of ``paths`` stand, and how many there are or
+          None, at most every 50 ms and once at the end. What it raises ends the call.
+      policy: As for `makedirs`; its retries are those of each thread's work.
+
+    Returns:
+      What was made, relied on and tried again; its ``path`` is empty.
+
+    Raises:
+      MkdirError, StepTimeout, MountStalled, ValueError, TypeError: As `makedirs`; the first
+          failure ends everything, and everything is undone, as it is when reading ``paths`` fails.
+
+    **Cancellation handling**: That of `makedirs`.
+    """
+    try:
+        order = order_for(mode, parent_mode, concurrency, progress, exist_ok=exist_ok)
+        call = ManyCall(paths, order, checked_policy(policy))
+    except Exception:
+        await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
+        raise
+    return await call.make()
+
+
+def order_for(
+    mode: int,
+    parent_mode: int | None,
+    concurrency: int,
+    progress: Progress | None,
+    *,
+    exist_ok: bool,
+) -> Order:
+    """The checked arguments of a call for many paths."""
+    whole_positive.check("concurrency", concurrency)
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be callable or None, not {progress!r}")
+    return Order(
+        mode=checked_mode("mode", mode),
+        parent_mode=parent_mode_or_default(parent_mode),
+        exist_ok=bool(exist_ok),
+        concurrency=concurrency,
+        progress=progress,
+    )
+
+
 def asked_for(
     path: StrOrBytesPath,
     mode: int,
@@ -110,9 +176,8 @@ def asked_for(
     """The checked arguments of a call."""
     try:
         return target(path, mode=mode, parent_mode=parent_mode, exist_ok=exist_ok, parents=parents)
-    except OSError as error:  # the working directory is gone
-        number = error.errno or errno.ENOENT
-        raise mkdir_error(number, error.filename, root_cause(number), None) from None
+    except OSError as error:
+        raise as_mkdir_error(error) from None
 
 
 def checked_policy(policy: object) -> Policy:

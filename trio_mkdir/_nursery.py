@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
-from ._block import Block, NurseryCall
-from ._makedirs import DEFAULT_POLICY, asked_for, checked_policy
+from ._block import Block, NurseryCall, NurseryManyCall
+from ._makedirs import DEFAULT_POLICY, asked_for, checked_policy, order_for
 
 if sys.version_info < (3, 11):  # pragma: no cover - trio depends on it there
     from exceptiongroup import BaseExceptionGroup
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from ._errors import RollbackError
     from ._events import Report
-    from ._makedirs import StrOrBytesPath
+    from ._many import Paths, Progress
+    from ._paths import StrOrBytesPath
     from ._policy import Policy
 
 _current: Final[ContextVar[Block | None]] = ContextVar("_current", default=None)
@@ -90,6 +91,27 @@ class RollbackNursery:
     ) -> Report:
         """`trio_mkdir.mkdir`, provisional until the block ends well; see `makedirs`."""
         return await self._make(path, mode, None, exist_ok=exist_ok, parents=False)
+
+    async def makedirs_many(
+        self,
+        paths: Paths,
+        /,
+        mode: int = 0o777,
+        *,
+        exist_ok: bool = True,
+        parent_mode: int | None = None,
+        concurrency: int = 32,
+        progress: Progress | None = None,
+    ) -> Report:
+        """`trio_mkdir.makedirs_many`, provisional until the block ends well; see `makedirs`."""
+        try:
+            self._block.check_open()
+            order = order_for(mode, parent_mode, concurrency, progress, exist_ok=exist_ok)
+            call = NurseryManyCall(paths, order, self._block)
+        except Exception:
+            await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
+            raise
+        return await call.make()
 
     async def _make(
         self,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 AnyPath: TypeAlias = str | bytes
+StrOrBytesPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
 _PARENT_MODE: Final = 0o777
 _MODE_BITS: Final = 0o7777
@@ -54,7 +55,7 @@ class Target:
 
 
 def target(
-    path: os.PathLike[str] | os.PathLike[bytes] | AnyPath,
+    path: StrOrBytesPath,
     *,
     mode: int,
     parent_mode: int | None,
@@ -68,40 +69,58 @@ def target(
       ValueError: ``path`` holds a NUL or cannot be encoded, or a mode is out of range.
       OSError: ``path`` is relative and the working directory is gone, or cannot be told.
     """
-    given = os.fspath(path)
-    if isinstance(given, str):
-        absolute, null = given.startswith("/"), "\0" in given
-        if not given.isascii():
-            os.fsencode(given)  # raises what any system call would raise, but before the first
-    else:
-        absolute, null = given.startswith(b"/"), b"\0" in given
-    if null:
-        raise ValueError(f"path must not hold a null byte, not {given!r}")
-    # An empty path stays one: the kernel answers ENOENT, and it is not the working directory.
-    full = given if absolute or not given else _absolute(given)
+    given, is_full = checked(path)
+    full = given if is_full else absolute(given, working_directory(given))
     return Target(
         given,
         full,
-        mode if type(mode) is int and 0 <= mode <= _MODE_BITS else _mode("mode", mode),
-        _PARENT_MODE if parent_mode is None else _mode("parent_mode", parent_mode),
+        mode if type(mode) is int and 0 <= mode <= _MODE_BITS else checked_mode("mode", mode),
+        parent_mode_or_default(parent_mode),
         bool(exist_ok),
         parents,
         len(full) - len(given),
     )
 
 
-def _absolute(path: AnyPath) -> AnyPath:
+def checked(path: StrOrBytesPath) -> tuple[AnyPath, bool]:
+    """``path`` as text, and whether it is a full one; raises as `target` does."""
+    given = os.fspath(path)
+    if isinstance(given, str):
+        full, null = given.startswith("/"), "\0" in given
+        if not given.isascii():
+            os.fsencode(given)  # raises what any system call would raise, but before the first
+    else:
+        full, null = given.startswith(b"/"), b"\0" in given
+    if null:
+        raise ValueError(f"path must not hold a null byte, not {given!r}")
+    # An empty path stays one: the kernel answers ENOENT, and it is not the working directory.
+    return given, full or not given
+
+
+def working_directory(path: AnyPath) -> AnyPath:
+    """The one that ``path`` is relative to."""
     try:
         here: AnyPath = os.getcwdb() if isinstance(path, bytes) else os.getcwd()
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None
     if not os.path.isabs(here):  # Linux: "(unreachable)/..." after a pivot_root or lazy umount
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return here
+
+
+def absolute(path: AnyPath, here: AnyPath) -> AnyPath:
+    """``path`` from the root on."""
     # Not normalised: what `..` means depends on the symbolic links before it.
     return os.path.join(here, path)  # type: ignore[arg-type]  # both str, or both bytes
 
 
-def _mode(name: str, value: object) -> int:
+def parent_mode_or_default(parent_mode: int | None) -> int:
+    """The mode of directories that are made on the way."""
+    return _PARENT_MODE if parent_mode is None else checked_mode("parent_mode", parent_mode)
+
+
+def checked_mode(name: str, value: object) -> int:
+    """``value`` as a mode; a TypeError or ValueError that names the option if it is none."""
     try:
         mode = operator.index(value)  # type: ignore[arg-type]
     except TypeError:

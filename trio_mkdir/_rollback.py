@@ -112,11 +112,10 @@ class Rollback:
         with trio.CancelScope(shield=True), trio.move_on_at(self.deadline):
             await _step.until(self._transaction.when_settled)
 
-    def leave(self, abandoned: Visit | None = None) -> None:
+    def leave(self, abandoned: Collection[Visit] = ()) -> None:
         """The call ends here: what is not undone by now is owed, by ``abandoned`` among others."""
         since = time.monotonic()
-        visits = self._visits if abandoned is None else [abandoned, *self._visits]
-        for visit in visits:
+        for visit in [*abandoned, *self._visits]:
             visit.count_as_stuck()
         transaction = self._transaction
         # Whoever was in the way of the others may have ended just now, and not known of it.

@@ -10,7 +10,8 @@ import errno
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from ._causes import RootCause, root_cause
 from ._entries import BeingRemoved, Holder, State
@@ -28,10 +29,22 @@ if TYPE_CHECKING:
     from ._os import Filesystem
     from ._policy import Policy
     from ._registry import Registry
-    from ._walk import Program, Walk
+    from ._walk import Program
     from ._workers import Workers
 
 T = TypeVar("T")
+
+
+class Way(Protocol):
+    """What leads to all that a call is to make."""
+
+    mine: set[AnyPath]
+    """What the call has made and not met since."""
+
+    def run(self) -> Program:
+        """Make what is still missing."""
+        ...
+
 
 _A_MOMENT: Final = 0.001
 """Seconds until another call has said that a directory is gone, as a rule,"""
@@ -84,17 +97,35 @@ class Transaction(UndoLog):
 
     # What was made and what is relied on
 
-    def made(self, path: AnyPath, since: float) -> Item:
+    def workers_on(self, path: AnyPath) -> Workers:
+        """Who may undo what is at ``path``."""
+        return self._workers or self.shared.workers.on(self.filesystem.mount(path))
+
+    def made(self, path: AnyPath, since: float, workers: Workers | None = None) -> Item:
         """A ``mkdir`` that began at ``since`` has made ``path``."""
-        item = Item(path, self._workers, made=True, since=since)
-        with self.lock:
-            self._items.append(item)
-        if self.ambiguous:
-            self.ambiguous.pop(path, None)
+        item = super().made(path, since, workers)
         self.recorder.tell(Made, path)
         return item
 
-    def forward(self, walk: Walk, *, provisional: bool = False) -> Program:
+    def tell_batches(self) -> None:
+        """Tell what was made in batches: only when somebody asks, so nobody may be listening."""
+        with self.lock:
+            self._tell_batches()
+
+    def _tell_batches(self) -> None:
+        told = self.recorder.told
+        for batch in self._batches:
+            made = batch.made or []
+            told += [(Made, since, path, ()) for path, since in made[batch.told :]]
+            batch.told = len(made)
+        told.sort(key=itemgetter(1))
+
+    def _unfold(self) -> None:
+        if self._batches:
+            self._tell_batches()
+            super()._unfold()
+
+    def forward(self, walk: Way, *, provisional: bool = False) -> Program:
         """Make the path; then tell the shared tree what this call made and what it relies on.
 
         ``provisional``: success is not final, so everything has to be entered, whoever is there.
@@ -188,10 +219,12 @@ class Transaction(UndoLog):
         return looks
 
     def _rely(self, entries: list[Entry], looks: list[Look]) -> None:
+        known = self.known()
         for entry, (_, path, _) in zip(entries, looks, strict=False):
-            if self.knows(entry):
+            if entry in known:
                 continue
-            self._found(path, self._workers, entry)
+            known.add(entry)
+            self._found(path, self.workers_on(path), entry)
             if self.tree.shared(entry, self.holder, self._outer):
                 self.recorder.tell(ReliedOn, path)
 

@@ -72,6 +72,27 @@ class Item:
         return self.made or (self.entry is not None and self.entry.state is State.PROVISIONAL)
 
 
+class Batch:
+    """Directories that one thread makes in one directory, as quickly as it can be written down."""
+
+    def __init__(self, log: UndoLog, workers: Workers) -> None:
+        self._log = log
+        self._lock = log.lock
+        self.workers = workers
+        self.told = 0
+        """How many of them were told of."""
+        self.made: list[tuple[AnyPath, float]] | None = []
+        """What was made, and `time.monotonic` before its ``mkdir``; None once it is in items."""
+
+    def add(self, path: AnyPath, since: float) -> None:
+        """A ``mkdir`` that began at ``since`` has made ``path``."""
+        with self._lock:
+            if self.made is not None:
+                self.made.append((path, since))
+                return
+        self._log.made(path, since, self.workers)
+
+
 class UndoLog:
     """The items of one call, and the threads that work for it.
 
@@ -95,8 +116,45 @@ class UndoLog:
         self._table = table
         self._workers = workers
         self._items: list[Item] = []
+        self._batches: list[Batch] = []
         self.ambiguous: dict[AnyPath, int] = {}
         """Where a ``mkdir`` was answered with an errno that leaves open whether it worked."""
+
+    def workers_on(self, path: AnyPath) -> Workers | None:  # noqa: ARG002
+        """Who may undo what is at ``path``."""
+        return self._workers
+
+    def made(self, path: AnyPath, since: float, workers: Workers | None = None) -> Item:
+        """A ``mkdir`` that began at ``since`` has made ``path``."""
+        item = Item(path, workers or self.workers_on(path), made=True, since=since)
+        with self.lock:
+            self._unfold()
+            self._items.append(item)
+        if self.ambiguous:
+            self.ambiguous.pop(path, None)
+        return item
+
+    # Batches: what only a failure, or another call, needs as items
+
+    def begin_batch(self, workers: Workers) -> Batch:
+        """For directories that nothing else of this call is made in."""
+        batch = Batch(self, workers)
+        with self.lock:
+            self._batches.append(batch)
+        return batch
+
+    def batched(self) -> list[AnyPath]:
+        """What is in batches."""
+        with self.lock:
+            return [path for batch in self._batches for path, _ in batch.made or ()]
+
+    def _unfold(self) -> None:
+        for batch in self._batches:
+            made, batch.made = batch.made or (), None
+            self._items += [
+                Item(path, batch.workers, made=True, since=since) for path, since in made
+            ]
+        self._batches.clear()
 
     # Items
 
@@ -106,6 +164,7 @@ class UndoLog:
             self._insert(item)
 
     def _insert(self, item: Item) -> None:
+        self._unfold()
         place = len(self._items)
         while place and len(self._items[place - 1].path) > len(item.path):
             place -= 1
@@ -114,17 +173,26 @@ class UndoLog:
     def not_entered(self) -> list[Item]:
         """What the shared tree does not know of yet."""
         with self.lock:
+            self._unfold()
             return [item for item in self._items if item.made and item.entry is None]
 
     def knows(self, entry: Entry) -> bool:
         """Whether there is an item for ``entry``."""
         with self.lock:
+            self._unfold()
             return any(item.entry is entry for item in self._items)
+
+    def known(self) -> set[Entry | None]:
+        """The entries for which there is an item."""
+        with self.lock:
+            self._unfold()
+            return {item.entry for item in self._items}
 
     def take_found(self, *, but: set[Entry]) -> Iterator[Item]:
         """Take what others have made and this call relies on, one by one, ``but`` not these."""
         while True:
             with self.lock:
+                self._unfold()
                 items = (item for item in self._items if item.entry and not item.made)
                 item = next((item for item in items if item.entry not in but), None)
                 if item is None:
@@ -136,6 +204,7 @@ class UndoLog:
         """What a call or a block inside this one has made is undone with this one."""
         completed = next(positions)
         with self.lock:
+            self._unfold()
             for item in items:
                 item.position = item.position or completed
             for item in items:
@@ -157,6 +226,7 @@ class UndoLog:
     def clear(self) -> list[Item]:
         """Everything that was in it."""
         with self.lock:
+            self._unfold()
             self._doubt()
             items, self._items = self._items, []
             return items
@@ -204,6 +274,7 @@ class UndoLog:
 
     def _undoable(self, payer: Handshake | None = None, only: Workers | None = None) -> int | None:
         """Where the next item is that no system call is in the way of."""
+        self._unfold()
         self._doubt()
         blocked = {
             path
@@ -237,7 +308,7 @@ class UndoLog:
         """What may be ours is told of as soon as anything is undone, also by a late thread."""
         while self.ambiguous:
             path, number = self.ambiguous.popitem()
-            item = Item(path, self._workers, made=False)
+            item = Item(path, self.workers_on(path), made=False)
             item.doubt = number
             self._insert(item)
 
@@ -249,6 +320,7 @@ class UndoLog:
     def undoable_on(self) -> set[Workers]:
         """The mounts on which something can be undone right now."""
         with self.lock:
+            self._unfold()
             self._doubt()
             mounts = {item.workers for item in self._items if item.workers is not None}
             return {workers for workers in mounts if self._undoable(None, workers) is not None}
@@ -256,6 +328,7 @@ class UndoLog:
     def owed(self) -> list[Operation]:
         """What is still to be undone, and the system calls that are in the way."""
         with self.lock:
+            self._unfold()
             stuck = [payer.operation for payer in self._busy() if payer.operation is not None]
             items = [item.path for item in reversed(self._items) if item.may_be_removed]
         return [*stuck, *(("undo", path) for path in items)]
@@ -263,7 +336,7 @@ class UndoLog:
     # Being done
 
     def _settled(self) -> bool:
-        return not self._items and not self.ambiguous and not self._busy()
+        return not (self._items or self._batches or self.ambiguous) and not self._busy()
 
     def when_settled(self, callback: Callable[[], object], *, finally_: bool = False) -> bool:
         """Have ``callback`` called when nothing is left to undo; False if that is so already.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ._handshake import Operation
     from ._transaction import Transaction
-    from ._walk import Program, Walk
+    from ._walk import Program
     from ._workers import Workers
 
 SLICE: Final = 0.010
@@ -79,10 +79,19 @@ class Sliced:
         self.program.close()
 
 
+class Answered(Protocol):
+    """Who knows the last answer, for the record of a late one."""
+
+    @property
+    def answer(self) -> int | None:
+        """The errno of the last ``mkdir``, None if it succeeded or has not returned."""
+        ...
+
+
 class Visit(Handshake):
     """Some work for one thread, and its handshake with the caller who sent it.
 
-    ``walk``, if it is one, knows the last answer, for the record of a late one.
+    ``walk`` knows the last answer of a ``mkdir``, if there is one.
     """
 
     _transaction: Transaction | None
@@ -98,7 +107,7 @@ class Visit(Handshake):
     """Whether what was in its way is its duty too."""
 
     def __init__(
-        self, transaction: Transaction, workers: Workers, work: Work, walk: Walk | None = None
+        self, transaction: Transaction, workers: Workers, work: Work, walk: Answered | None = None
     ) -> None:
         super().__init__(transaction.lock)
         self._transaction = transaction

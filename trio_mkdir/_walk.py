@@ -41,8 +41,10 @@ class Item(Protocol):
 class Log(Protocol):
     """Where a walk writes down what it has done."""
 
-    ambiguous: dict[AnyPath, int]
-    """Where an attempt was answered with an errno that leaves open whether it worked."""
+    @property
+    def ambiguous(self) -> dict[AnyPath, int]:
+        """Where an attempt was answered with an errno that leaves open whether it worked."""
+        ...
 
     def made(self, path: AnyPath, since: float) -> Item:
         """A ``mkdir`` that began at ``since`` has made ``path``."""
@@ -60,6 +62,11 @@ class Failed(Exception):
         self.path = path
         self.cause = root_cause(number) if cause is None else cause
         self.note = note
+
+    def undoes(self, walk: Walk) -> bool:
+        """Whether what ``walk`` has seen is not so any more."""
+        stale = self.cause is RootCause.STALE and not walk.arrived
+        return stale or self.cause is RootCause.VANISHED
 
 
 class Walk:

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
     from trio_mkdir import Mount
-    from trio_mkdir._makedirs import StrOrBytesPath
     from trio_mkdir._os import Filesystem
-    from trio_mkdir._paths import AnyPath
+    from trio_mkdir._paths import AnyPath, StrOrBytesPath
 
     from ._operations import OperationRecord
 

@@ -16,9 +16,8 @@ from ._mount_points import MountPoints, new_mount
 if TYPE_CHECKING:
     from collections.abc import Generator, Hashable, Iterator
 
-    from trio_mkdir._makedirs import StrOrBytesPath
     from trio_mkdir._mounts import Mount
-    from trio_mkdir._paths import AnyPath
+    from trio_mkdir._paths import AnyPath, StrOrBytesPath
 
 _LONGEST_NAME: Final = 255
 _LONGEST_PATH: Final = 4095

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from trio_mkdir._mounts import Mount
 
 if TYPE_CHECKING:
-    from trio_mkdir._makedirs import StrOrBytesPath
+    from trio_mkdir._paths import StrOrBytesPath
 
 _ids = itertools.count(-1, -1)  # the kernel's are never negative
 

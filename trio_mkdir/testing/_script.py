@@ -22,8 +22,7 @@ from ._news import News
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from trio_mkdir._makedirs import StrOrBytesPath
-    from trio_mkdir._paths import AnyPath
+    from trio_mkdir._paths import AnyPath, StrOrBytesPath
 
 When: TypeAlias = Literal["before", "inside", "after"]
 OPERATIONS: Final = ("mkdir", "rmdir", "stat", "lstat", "statvfs")

@@ -1,0 +1,260 @@
+"""One of the tasks that carry out a plan: bundle after bundle, many directories in each visit."""
+
+from __future__ import annotations
+
+import errno
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from ._attempts import Attempts
+from ._causes import RootCause
+from ._entries import BeingRemoved
+from ._handshake import Phase
+from ._registry import registry
+from ._visit import SLICE, Sliced, Visit
+from ._walk import Failed, Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._os import Filesystem
+    from ._paths import AnyPath, Target
+    from ._plan import Bundle, Plan
+    from ._policy import Policy
+    from ._transaction import Transaction
+    from ._undo_log import Item
+    from ._visit import Work
+    from ._walk import Program
+
+
+class Whole(Protocol):
+    """The call for many paths, as far as one of its tasks has to know it."""
+
+    plan: Plan
+    policy: Policy
+    filesystem: Filesystem
+    transaction: Transaction
+    mine: set[AnyPath]
+    """What it has made and not met since."""
+    provisional: bool
+    """Whether what it made is not final when it succeeds."""
+    sprints: bool
+    """Whether nobody wants to know of each system call."""
+
+    def as_given(self, path: AnyPath) -> AnyPath:
+        """``path`` as the caller wrote it."""
+        ...
+
+    def target(self, path: AnyPath) -> Target:
+        """``path`` alone."""
+        ...
+
+    def mode(self, path: AnyPath) -> int:
+        """That of ``path``."""
+        ...
+
+    def passes_over(self, path: AnyPath) -> bool:
+        """Whether ``path`` may be there already and need not be looked at, as more is below it."""
+        ...
+
+
+class Lane(Attempts):
+    """Works for a call, one visit after the other.
+
+    As long as directories can be made, it makes them right away. Whatever is refused becomes a
+    walk, which knows what to do about it.
+    """
+
+    plain = False
+
+    def __init__(self, call: Whole) -> None:
+        self._call = call
+        self._plan = call.plan
+        self.policy = call.policy
+        self.filesystem = call.filesystem
+        self.mine = call.mine
+        self.count = 0
+        """How many directories it has reached."""
+        self._walk: Walk | None = None
+        self._bundle: Bundle | None = None
+        self._place: AnyPath = ""
+        self.work = Sliced(self.run(), call.transaction.enter)
+
+    @property
+    def transaction(self) -> Transaction:
+        """The undo log of the call."""
+        return self._call.transaction
+
+    @property
+    def place(self) -> AnyPath:
+        """The path that it is about, absolute."""
+        return self._place
+
+    @property
+    def progress(self) -> int:
+        """More than before, if it has got on."""
+        return self.count
+
+    def as_given(self, path: AnyPath) -> AnyPath:
+        """``path`` as the caller wrote it."""
+        return self._call.as_given(path)
+
+    @property
+    def answer(self) -> int | None:
+        """The errno of the last ``mkdir``, None if it succeeded or has not returned."""
+        return self._walk.answer if self._walk is not None else None
+
+    # For the walks
+
+    @property
+    def ambiguous(self) -> dict[AnyPath, int]:
+        """Where an attempt was answered with an errno that leaves open whether it worked."""
+        return self.transaction.ambiguous
+
+    def made(self, path: AnyPath, since: float) -> Item:
+        """A ``mkdir`` that began at ``since`` has made ``path``."""
+        self.mine.add(path)
+        return self.transaction.made(path, since, self.workers)
+
+    # Steps
+
+    async def carry_out(self, bundle: Bundle, seconds: float = SLICE) -> None:
+        """Make ``bundle`` and what comes after it, for so many ``seconds``."""
+        self._bundle = bundle
+        self._go_to(bundle.todo[-1])
+        await self._do(lambda: self._make(seconds))
+
+    async def settle(self) -> None:
+        """Everything stands: tell the other calls, and see to it that it stays."""
+        self._go_to(next(self._plan.paths()))
+        provisional = self._call.provisional
+        self.mine.update(self.transaction.batched())
+        await self._do(lambda: self.transaction.forward(self, provisional=provisional))
+
+    def _go_to(self, path: AnyPath) -> None:
+        self._place = path
+        self.mount = self.filesystem.mount(path)
+        self.workers = registry.workers.on(self.mount)
+
+    async def _do(self, program: Callable[[], Program]) -> None:
+        self._program = program
+        self.work = Sliced(program(), self.transaction.enter)
+        while True:
+            try:
+                if await self.step(self.another(self.work)):
+                    break
+            except Failed as failure:
+                await self.try_again(failure)
+            except BeingRemoved as removal:
+                await self.wait_removed(removal)
+        if self.troubled:
+            self.check_mount(Failed(errno.ENODEV, self.place))
+
+    def leave(self) -> None:
+        """Nothing more is made; a thread that is in it learns so."""
+        visit = self.unanswered
+        if visit is None or visit.leave() in {Phase.ANSWERED, Phase.CANCELLED}:
+            self.work.close()  # no thread is in it
+
+    def another(self, work: Work) -> Visit:
+        """A visit to do ``work``."""
+        self._visit = visit = Visit(self.transaction, self.workers, work, self)
+        self.transaction.join(visit)
+        return visit
+
+    def begin_anew(self, failure: Failed | None = None) -> None:
+        """Whatever was under way is over, because of ``failure``."""
+        walk = self._walk
+        if failure is not None and walk is not None and not walk.arrived:
+            if failure.undoes(walk):
+                walk.restart()
+        elif failure is not None and failure.cause is RootCause.VANISHED:
+            self._set_out(failure.path)
+        self.work.close()
+        self.work = Sliced(self._program(), self.transaction.enter)
+
+    # In the thread
+
+    def _set_out(self, path: AnyPath) -> Walk:
+        self._walk = walk = Walk(self._call.target(path), self.filesystem, self)
+        return walk
+
+    def run(self) -> Program:
+        """Go on with what was refused."""
+        if self._walk is not None:
+            yield from self._walk.run()
+
+    def _make(self, seconds: float) -> Program:
+        until = time.monotonic() + seconds
+        plan, bundle = self._plan, self._bundle
+        while bundle is not None:
+            self._bundle = bundle
+            yield from self._fill(bundle, until)
+            self._bundle = None
+            if time.monotonic() >= until:
+                if bundle.todo:
+                    plan.put_back(bundle)
+                return
+            bundle = plan.take(self.workers)
+
+    def _fill(self, bundle: Bundle, until: float) -> Program:
+        """Make what is to be made in one directory, as far as the time goes."""
+        call, plan, mkdir = self._call, self._plan, self.filesystem.mkdir
+        while bundle.todo:
+            path = self._place = bundle.todo[-1]
+            if self._walk is None and bundle.is_flat and call.sprints:
+                error = self._sprint(bundle, until)
+                if error is None:
+                    if bundle.todo and time.monotonic() < until:
+                        yield "mkdir", bundle.todo[-1]  # nobody waits: this is not admitted
+                    return
+                path = self._place = bundle.todo[-1]
+                bundle.is_flat = False  # the others may be there, too
+                self._set_out(path).refuse(path, error)
+            elif self._walk is None:
+                yield "mkdir", path
+                since = time.monotonic()
+                try:
+                    mkdir(path, call.mode(path))
+                except OSError as error:
+                    # A file in the way of what is below shows there, as ENOTDIR.
+                    if error.errno != errno.EEXIST or not call.passes_over(path):
+                        self._set_out(path).refuse(path, error)
+                else:
+                    item = self.made(path, since)
+                    if plan.is_above(path):
+                        yield "lstat", path
+                        self._identify(item)
+            if self._walk is not None:
+                yield from self.run()
+                if path not in self._walk.mine:
+                    self.mine.discard(path)
+                self._walk = None
+            self.count += 1
+            plan.reached(path, bundle)
+            if time.monotonic() >= until:
+                return
+
+    def _sprint(self, bundle: Bundle, until: float) -> OSError | None:
+        """Make what is to be made in one directory as fast as can be; what has stopped it."""
+        todo, admit, clock = bundle.todo, self._visit.admit, time.monotonic
+        mkdir, mode = self.filesystem.mkdir, self._call.mode(todo[-1])
+        made = self.transaction.begin_batch(self.workers).add
+        before, now = len(todo), clock()
+        try:
+            while todo and now < until and admit(("mkdir", todo[-1])):
+                mkdir(todo[-1], mode)
+                made(todo.pop(), now)
+                now = clock()
+        except OSError as error:
+            return error
+        finally:
+            self.count += before - len(todo)
+            self._plan.reached_many(bundle)
+        return None
+
+    def _identify(self, item: Item) -> None:
+        with suppress(OSError):  # then it is looked at when it is undone
+            status = self.filesystem.lstat(item.path)
+            item.identity = status.st_dev, status.st_ino

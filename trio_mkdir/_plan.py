@@ -1,0 +1,178 @@
+"""What a call for many paths makes: all of them together as one tree, each directory once.
+
+The unit of work is a *bundle*: what is to be made in one directory. It is ready as soon as that
+directory stands. The kernel lets only one thread at a time make something in a directory, so a
+bundle is with one thread at a time; and whoever is free takes the one with the most below it, so
+that what can only be made one after the other is not left for the end.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from typing import TYPE_CHECKING
+
+import attrs
+
+from ._paths import parent_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ._paths import AnyPath
+    from ._workers import Workers
+
+
+@attrs.define(eq=False)
+class Bundle:
+    """What is to be made in one directory."""
+
+    todo: list[AnyPath]
+    """The next one last."""
+    weight: int = 0
+    """How many directories that comes to, with all below."""
+    is_flat: bool = True
+    """Whether nothing is below them; then all of them were asked for."""
+    workers: Workers | None = None
+    """Of the mount that they are on, once it is ready."""
+
+
+class Plan:
+    """The tree of all paths, and the bundles of it that are ready; usable from any thread.
+
+    ``workers_on`` tells by whose worker threads a path is made.
+    """
+
+    def __init__(self, workers_on: Callable[[AnyPath], Workers]) -> None:
+        self._workers_on = workers_on
+        self._lock = threading.Lock()
+        self._known: dict[AnyPath, int] = {}
+        """Every directory that is needed, and with whom it was added."""
+        self._turn = 0
+        self._wanted: set[AnyPath] = set()
+        self._bundles: dict[AnyPath | None, Bundle] = {}
+        """By the directory that they are made in."""
+        self._ready: dict[Workers, list[tuple[int, int, Bundle]]] = {}
+        self._serial = itertools.count()
+        self._unfinished = 0
+        self.done = 0
+        """How many of the paths that were asked for stand."""
+
+    # Planning
+
+    def add(self, paths: Iterable[AnyPath], *, again: Callable[[AnyPath], bool]) -> None:
+        """More ``paths``, when all that were added before stand.
+
+        ``again``: whether one that was only on the way to others counts as not made yet.
+        """
+        known, wanted = self._known, self._wanted
+        bundles: dict[AnyPath | None, Bundle] = {}
+        first = not known
+        self._turn += 1
+        for path in paths:
+            if path in known:
+                if path in wanted or (known[path] < self._turn and not again(path)):
+                    self.done += 1
+                    continue
+                if known[path] < self._turn:
+                    del known[path]
+            wanted.add(path)
+            self._grow(path, bundles)
+        self._bundles = bundles
+        self._weigh()
+        self._unfinished = len(bundles)
+        standing = [path for path in bundles if path is None or known[path] < self._turn]
+        for directory in standing:
+            self._get_ready(self._fork(directory) if first else directory)
+
+    def _grow(self, path: AnyPath, bundles: dict[AnyPath | None, Bundle]) -> None:
+        known, turn = self._known, self._turn
+        above: AnyPath | None = path
+        while above is not None and above not in known:
+            path = above
+            known[path] = turn
+            above = parent_of(path)
+            if above in bundles:
+                bundles[above].todo.append(path)
+            else:
+                bundles[above] = Bundle([path])
+
+    def _weigh(self) -> None:
+        bundles = self._bundles
+        for directory in sorted(bundles, key=lambda directory: -len(directory or "")):
+            bundle = bundles[directory]
+            bundle.weight += len(bundle.todo)
+            bundle.todo.reverse()
+            above = None if directory is None else bundles.get(parent_of(directory))
+            if above is not None:
+                above.weight += bundle.weight
+                above.is_flat = False
+
+    def _fork(self, directory: AnyPath | None) -> AnyPath | None:
+        """What is taken to stand until the kernel says that it does not: the way to all paths."""
+        while True:
+            (path, *others) = self._bundles[directory].todo
+            if others or path in self._wanted:
+                return directory
+            self._unfinished -= 1
+            directory = path
+
+    # Carrying it out
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything stands that was added."""
+        return not self._unfinished
+
+    def is_wanted(self, path: AnyPath) -> bool:
+        """Whether ``path`` was asked for, and is not only on the way to another one."""
+        return path in self._wanted
+
+    def is_above(self, path: AnyPath) -> bool:
+        """Whether something is still to be made in ``path``."""
+        return path in self._bundles
+
+    def take(self, workers: Workers | None = None) -> Bundle | None:
+        """The ready bundle with the most below it, on one mount or on any; None without one."""
+        with self._lock:
+            heaps = self._ready.values() if workers is None else [self._ready.get(workers, [])]
+            heap = min(filter(None, heaps), key=lambda heap: heap[0][:2], default=None)
+            return None if heap is None else heapq.heappop(heap)[2]
+
+    def put_back(self, bundle: Bundle) -> None:
+        """Let others go on with ``bundle``, or take one with more below it."""
+        assert bundle.workers is not None  # noqa: S101 - for the type checker
+        with self._lock:
+            heap = self._ready.setdefault(bundle.workers, [])
+            heapq.heappush(heap, (-bundle.weight, next(self._serial), bundle))
+
+    def reached(self, path: AnyPath, bundle: Bundle) -> None:
+        """The next one of ``bundle`` stands, ``path``."""
+        bundle.todo.pop()
+        bundle.weight -= 1
+        if path in self._bundles:
+            bundle.weight -= self._bundles[path].weight
+            self._get_ready(path)
+        self._count(bundle, int(path in self._wanted))
+
+    def reached_many(self, bundle: Bundle) -> None:
+        """Some of a flat ``bundle`` stand, and are no longer to be done."""
+        made = bundle.weight - len(bundle.todo)
+        bundle.weight -= made
+        self._count(bundle, made)
+
+    def _count(self, bundle: Bundle, wanted: int) -> None:
+        with self._lock:
+            self.done += wanted
+            if not bundle.todo:
+                self._unfinished -= 1
+
+    def _get_ready(self, directory: AnyPath | None) -> None:
+        bundle = self._bundles[directory]
+        bundle.workers = self._workers_on(bundle.todo[-1])
+        self.put_back(bundle)
+
+    def paths(self) -> Iterator[AnyPath]:
+        """Every directory that is needed, deepest first."""
+        return iter(sorted(self._known, key=len, reverse=True))
