@@ -870,3 +870,70 @@ def test_a_removal_that_is_given_up_half_way_keeps_nobody_waiting() -> None:
     entry = next(each for each in world.tree._entries.values() if each.path == "/x")
     undoing.close()
     assert not world.tree.when_removed(entry, lambda: None)
+
+
+# What others remove meanwhile, and what links lead to
+
+
+def taken(world: World, *paths: str) -> None:
+    """Others remove them, and others get their inode numbers."""
+    for path in paths:
+        world.memory.take(path)
+    for path in paths:
+        world.memory.put(f"/in_place_of{path.replace('/', '_')}")
+
+
+def ours(world: World) -> list[str]:
+    """What stands of "/x"."""
+    return [path for path in world.memory.tree() if path.split("/")[1] == "x"]
+
+
+def test_what_was_left_is_known_although_another_was_made_at_its_path_before() -> None:
+    # Others removed "/x", the call made it again and failed. Its first "/x" was found to be gone,
+    # and with it the second was forgotten, which had been left because of "/x/a".
+    world = World()
+    maker, inside = Caller(world, "/x"), Caller(world, "/x/a")
+    drive(maker.walk.run())
+    drive(maker.transaction.enter())
+    taken(world, "/x")
+    maker.walk.restart()
+    drive(maker.walk.run())
+    drive(maker.transaction.enter())
+    drive(inside.walk.run())
+    maker.fail()
+    assert maker.tells(Kept) == ["/x"]
+    inside.fail()
+    assert ours(world) == []
+    assert world.tree.statistics == (0, 0)
+
+
+def test_what_was_left_is_taken_over_although_one_that_is_gone_was_left_at_its_path() -> None:
+    # By the path alone the one that was gone was meant, and the one that stands remained.
+    world = World("/x")
+    world.memory.put("/link", stat.S_IFLNK, "/x")
+    early, inside = Caller(world, "/x/a"), Caller(world, "/x/a/b")
+    early.go()
+    drive(inside.walk.run())
+    early.fail()
+    taken(world, "/x/a/b", "/x/a")
+    late, inside_late = Caller(world, "/link/a"), Caller(world, "/x/a/c")
+    late.go()
+    drive(inside_late.walk.run())
+    late.fail()
+    assert ours(world) == ["/x", "/x/a", "/x/a/c"]
+    inside_late.fail()
+    assert ours(world) == ["/x"]
+    inside.fail()
+    assert world.tree.statistics == (0, 0)
+
+
+def test_what_was_left_is_taken_over_although_it_cannot_be_looked_at() -> None:
+    world = World()
+    maker, inside = Caller(world, "/x"), Caller(world, "/x/a")
+    maker.go()
+    drive(inside.walk.run())
+    maker.fail()
+    world.filesystem.script("stat", "/x", refuse(errno.EIO))
+    inside.fail()
+    assert ours(world) == []
+    assert inside.tells(Kept) == []

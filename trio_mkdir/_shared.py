@@ -46,6 +46,10 @@ were active then, the nurseries that hold something, and what those leave standi
 Only who removes something that was in it then takes it over (`Entry.left`). Who merely finds it
 later may have found a stranger's directory with its number, and leaves it to the others.
 
+**Others remove, too.** Strangers may take what was made away and, where a path is free again, a
+call may make another directory there. So several entries can have one path, and only a look tells
+which of them stands (`loose_at` is for where a look fails).
+
 **Inode numbers are reused at once.** So an entry is believed only if somebody saw the directory
 after its maker's ``mkdir`` began (`Entry.seen`); an older one speaks of a former directory and
 is GONE. A ``mkdir`` can hang for long, so an entry that was seen at another path is believed only
@@ -94,7 +98,7 @@ class SharedTree:
         # Entries without holders, in order of retirement, and how many calls had begun by then.
         self._retired: OrderedDict[Entry, int] = OrderedDict()  # a dict is slow to lose its first
         self._left: OrderedDict[Entry, int] = OrderedDict()  # the same of those left standing
-        self._loose: dict[AnyPath, Entry] = {}  # being removed, or left standing by a holder
+        self._loose: dict[Entry, None] = {}  # being removed, or left standing by a holder
         self._count = 0
         self._removals = 0
 
@@ -195,11 +199,10 @@ class SharedTree:
         """Whether there may be a directory that its maker could not remove."""
         return bool(self._loose)
 
-    def loose_at(self, path: AnyPath) -> Identity | None:
-        """Which directory that is, if it was made at ``path``."""
+    def loose_at(self, path: AnyPath) -> list[Identity]:
+        """Which of them were made at ``path``: one that stands, and others that others removed."""
         with self._lock:
-            entry = self._loose.get(path)
-            return None if entry is None else entry.identity
+            return [entry.identity for entry in self._loose if entry.path == path]
 
     def inherit(self, holder: Holder, identity: Identity, born: float) -> Entry | None:
         """``holder`` has removed what was made in a directory at ``born``.
@@ -267,7 +270,7 @@ class SharedTree:
             if not entry.holders:
                 if state is State.PROVISIONAL and not entry.left:
                     entry.state = State.REMOVING
-                    self._loose[entry.path] = entry
+                    self._loose[entry] = None
                     self._recall(entry)
                     return State.REMOVING
                 self._retire(entry)
@@ -322,8 +325,7 @@ class SharedTree:
 
     def _trust(self, entry: Entry) -> None:
         entry.left = 0
-        if self._loose.get(entry.path) is entry:
-            del self._loose[entry.path]
+        self._loose.pop(entry, None)
 
     def _recall(self, entry: Entry) -> None:
         self._retired.pop(entry, None)
@@ -342,7 +344,7 @@ class SharedTree:
         self._recall(entry)
         if entry.state is State.PROVISIONAL:
             self._left[entry] = self._count
-            self._loose[entry.path] = entry
+            self._loose[entry] = None
         else:
             self._retired[entry] = self._count
         self._drop_outlived()

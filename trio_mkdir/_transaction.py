@@ -321,28 +321,29 @@ class Transaction(UndoLog):
         parent = parent_of(path)
         if parent is None or not self.tree.loose:
             return
-        identity = self.tree.loose_at(parent)
-        if identity is None:
+        try:
             look = partial(self._identify, parent, follow=True)
-            try:
-                identity = yield from self._insist(parent, look)
-            except OSError as error:
-                if error.errno not in _NOTHING_THERE:
-                    why = f"what was in it is removed, and it cannot be looked at: {error.strerror}"
-                    self.recorder.tell(Kept, parent, why, error.errno)
+            above = [(yield from self._insist(parent, look))]
+        except OSError as error:
+            if error.errno in _NOTHING_THERE:
                 return
+            above = self.tree.loose_at(parent)
+            if not above:
+                why = f"what was in it is removed, and it cannot be looked at: {error.strerror}"
+                self.recorder.tell(Kept, parent, why, error.errno)
         born = child.since if child.entry is None else child.entry.born
-        entry = self.tree.inherit(self, identity, born)
-        if entry is not None and not self.knows(entry):
-            self.insert(
-                Item(
-                    parent,
-                    made=False,
-                    workers=child.workers,
-                    entry=entry,
-                    position=child.position,
+        for identity in above:
+            entry = self.tree.inherit(self, identity, born)
+            if entry is not None and not self.knows(entry):
+                self.insert(
+                    Item(
+                        parent,
+                        made=False,
+                        workers=child.workers,
+                        entry=entry,
+                        position=child.position,
+                    )
                 )
-            )
 
     def _insist(
         self, path: AnyPath, attempt: Callable[[], Generator[Operation, None, T]]
