@@ -927,6 +927,22 @@ def test_what_was_left_is_taken_over_although_one_that_is_gone_was_left_at_its_p
     assert world.tree.statistics == (0, 0)
 
 
+def test_who_takes_anothers_directory_for_his_own_hands_on_what_his_kept_standing() -> None:
+    # "/x" was left because of the first "/x/a"; the one who removed the second had not kept it.
+    world = World()
+    maker, one, other = Caller(world, "/x"), Caller(world, "/x/a"), Caller(world, "/x/a")
+    maker.go()
+    drive(one.walk.run())
+    maker.fail()
+    taken(world, "/x/a")
+    other.go()
+    one.fail()  # before it has looked at what it made
+    assert ours(world) == ["/x", "/x/a"]
+    other.fail()
+    assert ours(world) == []
+    assert world.tree.statistics == (0, 0)
+
+
 def test_what_was_left_is_taken_over_although_it_cannot_be_looked_at() -> None:
     world = World()
     maker, inside = Caller(world, "/x"), Caller(world, "/x/a")

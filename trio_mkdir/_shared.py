@@ -48,7 +48,8 @@ later may have found a stranger's directory with its number, and leaves it to th
 
 **Others remove, too.** Strangers may take what was made away and, where a path is free again, a
 call may make another directory there. So several entries can have one path, and only a look tells
-which of them stands (`loose_at` is for where a look fails).
+which of them stands (`loose_at` is for where a look fails). Who takes what another made for his own
+that is gone hands on to the other what that kept standing (`Entry.born` is the earliest).
 
 **Inode numbers are reused at once.** So an entry is believed only if somebody saw the directory
 after its maker's ``mkdir`` began (`Entry.seen`); an older one speaks of a former directory and
@@ -165,6 +166,7 @@ class SharedTree:
                 entry.state = State.PROVISIONAL
             if entry.state is State.PROVISIONAL:
                 entry.path = path
+                entry.born = min(entry.born, since)  # of all for whom it stands
             self._add(holder, entry)
             return entry
 
