@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Generator
 
 import pytest
-from doubles import Caller, Operation, World, drive, drive_to, first, lose, refuse
+from doubles import DISK, NAS, Caller, Operation, World, drive, drive_to, first, lose, refuse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -941,6 +941,52 @@ def test_who_takes_anothers_directory_for_his_own_hands_on_what_his_kept_standin
     other.fail()
     assert ours(world) == []
     assert world.tree.statistics == (0, 0)
+
+
+@pytest.mark.parametrize("inner", ["/x/a/b", "/link/b"])
+@pytest.mark.parametrize("again", [False, True])
+def test_what_was_left_because_of_what_others_removed_goes_with_what_was_in_that(
+    inner: str, again: bool
+) -> None:
+    # "/x" was left because of "/x/a", and that because of "/x/a/b". Others removed both; who made
+    # the last found nothing above it, or what another has made there, and "/x" remained.
+    world = World()
+    world.memory.put("/link", stat.S_IFLNK, "/x/a")
+    maker, inside = Caller(world, "/x/a"), Caller(world, inner)
+    maker.go()
+    drive(inside.walk.run())
+    maker.fail()
+    taken(world, "/x/a/b", "/x/a")
+    another = Caller(world, "/x/a")
+    if again:
+        drive(another.walk.run())
+    inside.fail()
+    another.fail()
+    assert ours(world) == []
+    assert world.tree.statistics == (0, 0)
+
+
+def test_what_was_left_because_of_others_stands_when_what_else_was_left_is_gone() -> None:
+    world = World("/nas")
+    world.filesystem.mounts = lambda path: NAS if str(path).startswith("/nas") else DISK
+    watcher = Caller(world, "/watcher")
+    inside = Caller(world, "/x/a")
+    maker, keeper, dead, far = (Caller(world, path) for path in ["/x", "/y", "/z", "/nas/x"])
+    for call in [maker, inside, keeper, dead, far]:
+        drive(call.walk.run())
+    for path in ["/y/file", "/z/file", "/nas/x/file"]:
+        world.memory.put(path, stat.S_IFREG)
+    for call in [maker, keeper, dead, far]:
+        call.fail()
+    taken(world, "/x/a", "/x")
+    world.filesystem.always("lstat", "/z", refuse(errno.EIO))
+    del world.filesystem.calls[:]
+    inside.fail()
+    assert {"/y", "/z", "/nas/x"} <= set(world.memory.tree())
+    assert inside.tells(Kept) == ["/z"]  # it may have been because of ours
+    assert "rmdir /y" not in world.calls  # it may be another's by now
+    assert not [call for call in world.calls if "/nas" in call]  # which may hang
+    watcher.fail()
 
 
 def test_what_was_left_is_taken_over_although_it_cannot_be_looked_at() -> None:

@@ -49,7 +49,9 @@ later may have found a stranger's directory with its number, and leaves it to th
 **Others remove, too.** Strangers may take what was made away and, where a path is free again, a
 call may make another directory there. So several entries can have one path, and only a look tells
 which of them stands (`loose_at` is for where a look fails). Who takes what another made for his own
-that is gone hands on to the other what that kept standing (`Entry.born` is the earliest).
+that is gone hands on to the other what that kept standing (`Entry.born` is the earliest). And who
+finds that his is gone asks what is gone of all that was left standing then (`left_since`), and
+takes it over: what he made may have been in it, and it in another that was left because of it.
 
 **Inode numbers are reused at once.** So an entry is believed only if somebody saw the directory
 after its maker's ``mkdir`` began (`Entry.seen`); an older one speaks of a former directory and
@@ -205,6 +207,12 @@ class SharedTree:
         """Which of them were made at ``path``: one that stands, and others that others removed."""
         with self._lock:
             return [entry.identity for entry in self._loose if entry.path == path]
+
+    def left_since(self, born: float) -> list[tuple[Identity, AnyPath]]:
+        """What was left standing, maybe because of something made at ``born``, and its path."""
+        with self._lock:
+            left = [entry for entry in self._loose if entry.left and born <= entry.left]
+            return [(entry.identity, entry.path) for entry in left]
 
     def inherit(self, holder: Holder, identity: Identity, born: float) -> Entry | None:
         """``holder`` has removed what was made in a directory at ``born``.
