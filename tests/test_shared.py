@@ -989,6 +989,73 @@ def test_what_was_left_because_of_others_stands_when_what_else_was_left_is_gone(
     watcher.fail()
 
 
+def test_what_is_above_the_target_of_a_link_is_known_for_as_long_as_what_is_in_it() -> None:
+    world = World()
+    world.memory.put("/link", stat.S_IFLNK, "/x/a")
+    maker, inside = Caller(world, "/x/a"), Caller(world, "/link/b")
+    maker.go()
+    drive(inside.walk.run())
+    maker.fail()
+    deeper = Caller(world, "/link/b/c")
+    drive(deeper.walk.run())
+    inside.fail()
+    deeper.fail()
+    assert ours(world) == []
+    assert world.tree.statistics == (0, 0)
+
+
+def test_what_was_left_is_known_for_as_long_as_what_is_in_it_is_relied_on_by_a_link() -> None:
+    # The finder holds "/x/a" and not "/x", which was left before it began.
+    world = World()
+    world.memory.put("/link", stat.S_IFLNK, "/x/a")
+    maker, inside = Caller(world, "/x"), Caller(world, "/x/a")
+    maker.go()
+    drive(inside.walk.run())
+    maker.fail()
+    finder = Caller(world, "/link", exist_ok=True)
+    finder.go()
+    inside.fail()
+    assert ours(world) == ["/x", "/x/a"]
+    finder.fail()
+    assert ours(world) == []
+    assert world.tree.statistics == (0, 0)
+
+
+def test_what_was_left_is_known_above_what_somebody_relies_on_too() -> None:
+    # "/x" was left because of "/x/a", which the finder holds, and with it all that is left in it.
+    world = World()
+    world.memory.put("/link", stat.S_IFLNK, "/x/a")
+    maker, inside = Caller(world, "/x/a"), Caller(world, "/x/a/b")
+    maker.go()
+    drive(inside.walk.run())
+    maker.fail()
+    finder = Caller(world, "/link", exist_ok=True)
+    finder.go()
+    deeper = Caller(world, "/x/a/b/c")
+    drive(deeper.walk.run())
+    inside.fail()
+    deeper.fail()
+    assert ours(world) == ["/x", "/x/a"]
+    finder.fail()
+    assert ours(world) == []
+    assert world.tree.statistics == (0, 0)
+
+
+def test_what_was_left_is_known_although_it_could_not_be_looked_at_when_it_was_kept() -> None:
+    world = World()
+    maker, inside = Caller(world, "/x"), Caller(world, "/x/a")
+    maker.go()
+    drive(inside.walk.run())
+    maker.fail()
+    deeper = Caller(world, "/x/a/b")
+    drive(deeper.walk.run())
+    world.filesystem.script("stat", "/x", refuse(errno.EIO))
+    inside.fail()
+    deeper.fail()
+    assert ours(world) == []
+    assert world.tree.statistics == (0, 0)
+
+
 def test_what_was_left_is_taken_over_although_it_cannot_be_looked_at() -> None:
     world = World()
     maker, inside = Caller(world, "/x"), Caller(world, "/x/a")
@@ -999,3 +1066,23 @@ def test_what_was_left_is_taken_over_although_it_cannot_be_looked_at() -> None:
     inside.fail()
     assert ours(world) == []
     assert inside.tells(Kept) == []
+
+
+def test_links_that_lead_in_a_circle_by_now_hold_nobody_up() -> None:
+    world = World("/x", "/y")
+    world.memory.put("/one", stat.S_IFLNK, "/x")
+    world.memory.put("/two", stat.S_IFLNK, "/y")
+    watchers = [Caller(world, "/one/a"), Caller(world, "/two/a")]
+    for watcher in watchers:
+        watcher.go()
+        drive(watcher.transaction.enter())
+    for link, target in [("/one", "/y/a"), ("/two", "/x/a")]:
+        world.memory.take(link)
+        world.memory.put(link, stat.S_IFLNK, target)
+    inside, deeper = Caller(world, "/x/a/b"), Caller(world, "/x/a/b/c")
+    inside.go()
+    drive(deeper.walk.run())
+    inside.fail()
+    assert inside.tells(Kept) == ["/x/a/b"]
+    deeper.fail()
+    assert "/x/a/b" not in world.memory.tree()

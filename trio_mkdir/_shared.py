@@ -42,7 +42,9 @@ without holders. Whoever made something inside holds it before it commits; or, w
 what it made, it looks at the directory above and takes over one that nobody holds (`inherit`),
 and so on upwards. A removal that is going on meanwhile is told, and tries once more (`missed`).
 A directory that was left so must be known for as long as whatever keeps it may go: the calls that
-were active then, the nurseries that hold something, and what those leave standing in it (`keep`).
+were active then, the nurseries that hold something, and what those leave standing in it, or to
+others that rely on it and came by a link (`keep`). Where it cannot be told what that is in,
+everything that was left is known for longer (`keep_all`).
 Only who removes something that was in it then takes it over (`Entry.left`). Who merely finds it
 later may have found a stranger's directory with its number, and leaves it to the others.
 
@@ -233,19 +235,24 @@ class SharedTree:
             self._add(holder, entry)
             return entry
 
-    def keep(self, identity: Identity) -> bool:
-        """Something in a directory was left standing; whether that was left before it.
+    def keep(self, identity: Identity) -> AnyPath | None:
+        """Something in a directory stands; where the directory was made, if it may be removed.
 
-        Then it is to be known for as long as what is in it.
+        If it was left standing before, it is to be known for as long as what is in it.
         """
         with self._lock:
             entry = self._entries.get(identity)
-            if entry is None:
-                return False
+            if entry is None or entry.state not in {State.PROVISIONAL, State.REMOVING}:
+                return None
             if entry in self._left:
                 self._retire(entry)
-                return True
-            return entry.state is State.REMOVING
+            return entry.path
+
+    def keep_all(self) -> None:
+        """The same of all that were left standing, where it cannot be told in which one it is."""
+        with self._lock:
+            for entry in list(self._left):
+                self._retire(entry)
 
     def commit(self, holder: Holder) -> None:
         """``holder`` succeeded: what it holds is final."""

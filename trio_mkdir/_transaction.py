@@ -220,8 +220,11 @@ class Transaction(UndoLog):
             yield from self._remove(item, entry)
         elif state is State.GONE:
             yield from self._inherit(item.path, item, gone=True)
-        elif item.made:
-            self._keep(item, "another call relies on it")
+        else:
+            if state is State.PROVISIONAL:
+                yield from self._keep_above(entry.path)
+            if item.made:
+                self._keep(item, "another call relies on it")
 
     def _known(self, item: Item) -> Generator[Operation, None, Entry]:
         delay = _A_MOMENT
@@ -304,14 +307,19 @@ class Transaction(UndoLog):
 
     def _keep_above(self, path: AnyPath) -> Program:
         """What was left standing above ``path`` has to be known for as long as ``path`` stands."""
-        while (parent := parent_of(path)) is not None:  # pragma: no branch - the root stands
-            path = parent
+        climbed = set[AnyPath]()  # as a link may lead elsewhere by now, and in a circle
+        while self.tree.loose and (parent := parent_of(path)) is not None:
             try:
-                identity = yield from self._insist(path, partial(self._identify, path, follow=True))
+                look = partial(self._identify, parent, follow=True)
+                identity = yield from self._insist(parent, look)
             except OSError:
+                self.tree.keep_all()
                 return
-            if not self.tree.keep(identity):
+            above = self.tree.keep(identity)
+            if above is None or above in climbed:
                 return
+            climbed.add(above)
+            path = above
 
     def _inherit(self, path: AnyPath, child: Item, *, gone: bool) -> Program:
         """Take over the directory above ``path``, if its maker could not remove it because of us.
