@@ -1068,6 +1068,19 @@ def test_what_was_left_is_taken_over_although_it_cannot_be_looked_at() -> None:
     assert inside.tells(Kept) == []
 
 
+def test_a_success_is_held_although_what_it_made_could_not_be_looked_at_at_first() -> None:
+    # The other made "/x", others removed it, and it has not looked yet: it takes what the call made
+    # for its own.
+    world = World()
+    other, call = Caller(world, "/x"), Caller(world, "/x")
+    drive(other.walk.run())
+    taken(world, "/x")
+    world.filesystem.script("lstat", "/x", refuse(errno.EAGAIN))
+    call.succeed()
+    other.fail()
+    assert ours(world) == ["/x"]
+
+
 def test_links_that_lead_in_a_circle_by_now_hold_nobody_up() -> None:
     world = World("/x", "/y")
     world.memory.put("/one", stat.S_IFLNK, "/x")

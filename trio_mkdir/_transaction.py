@@ -90,8 +90,7 @@ class Transaction(UndoLog):
             except OSError as error:
                 if provisional:
                     raise _failed(error, item.path) from None
-                if error.errno == errno.ENOENT:
-                    walk.mine.discard(item.path)
+                walk.mine.discard(item.path)  # so that it is looked at as what is not
         if not alone:
             yield from self.hold(walk.mine)
 
