@@ -190,7 +190,9 @@ class Gates:
         return result
 
     def sleep(self, seconds: float) -> None:
-        """No time passes."""
+        """No time passes, and who runs freely stops again: he may wait for one who is held."""
+        with self._lock:
+            self._free.discard(self.who())
 
     def mount(self, path: AnyPath) -> Mount:
         mount: Mount = self.backing.mount(path)
