@@ -9,6 +9,7 @@ they removed need not stand, and what they made stands and keeps everything abov
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -63,7 +64,7 @@ class Model:
         self._wanted: dict[str, int] = {}  # by successful calls; when the last of them began
         self._theirs: set[str] = set()
         self._made_by_others: set[str] = set()
-        self._removed_by_others: dict[str, int] = {}
+        self._removed_by_others: dict[str, float] = {}
         self._nobodys: set[str] = set()
 
     def call_begins(self) -> int:
@@ -88,11 +89,15 @@ class Model:
             if path not in self._removed_by_others:
                 self._made_by_others.add(path)
 
-    def others_removed(self, path: str) -> None:
-        """Others removed ``path``; nobody can expect it to stand but a call that begins later."""
+    def others_removed(self, path: str, *, looked_at: bool = False) -> None:
+        """Others removed ``path``; nobody can expect it to stand but a call that begins later.
+
+        And nobody at all if somebody has ``looked_at`` it, whose ``rmdir`` may follow: that asks
+        the kernel for a path and not for an inode number, and takes what has been made there since.
+        """
         with self._lock:
             self._made_by_others.discard(path)
-            self._removed_by_others[path] = next(self._now)
+            self._removed_by_others[path] = math.inf if looked_at else next(self._now)
 
     def is_nobodys(self, path: str) -> None:
         """``path`` may stand: the reply to its ``mkdir`` was lost, or its ``rmdir`` was refused."""

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Generator
 
 import pytest
-from doubles import Caller, Operation, World, drive, drive_to, first, lose, refuse
+from doubles import DISK, NAS, Caller, Operation, World, drive, drive_to, first, lose, refuse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -870,3 +870,232 @@ def test_a_removal_that_is_given_up_half_way_keeps_nobody_waiting() -> None:
     entry = next(each for each in world.tree._entries.values() if each.path == "/x")
     undoing.close()
     assert not world.tree.when_removed(entry, lambda: None)
+
+
+# What others remove meanwhile, and what links lead to
+
+
+def taken(world: World, *paths: str) -> None:
+    """Others remove them, and others get their inode numbers."""
+    for path in paths:
+        world.memory.take(path)
+    for path in paths:
+        world.memory.put(f"/in_place_of{path.replace('/', '_')}")
+
+
+def ours(world: World) -> list[str]:
+    """What stands of "/x"."""
+    return [path for path in world.memory.tree() if path.split("/")[1] == "x"]
+
+
+def test_what_was_left_is_known_although_another_was_made_at_its_path_before() -> None:
+    # Others removed "/x", the call made it again and failed. Its first "/x" was found to be gone,
+    # and with it the second was forgotten, which had been left because of "/x/a".
+    world = World()
+    maker, inside = Caller(world, "/x"), Caller(world, "/x/a")
+    drive(maker.walk.run())
+    drive(maker.transaction.enter())
+    taken(world, "/x")
+    maker.walk.restart()
+    drive(maker.walk.run())
+    drive(maker.transaction.enter())
+    drive(inside.walk.run())
+    maker.fail()
+    assert maker.tells(Kept) == ["/x"]
+    inside.fail()
+    assert ours(world) == []
+    assert world.tree.statistics == (0, 0)
+
+
+def test_what_was_left_is_taken_over_although_one_that_is_gone_was_left_at_its_path() -> None:
+    # By the path alone the one that was gone was meant, and the one that stands remained.
+    world = World("/x")
+    world.memory.put("/link", stat.S_IFLNK, "/x")
+    early, inside = Caller(world, "/x/a"), Caller(world, "/x/a/b")
+    early.go()
+    drive(inside.walk.run())
+    early.fail()
+    taken(world, "/x/a/b", "/x/a")
+    late, inside_late = Caller(world, "/link/a"), Caller(world, "/x/a/c")
+    late.go()
+    drive(inside_late.walk.run())
+    late.fail()
+    assert ours(world) == ["/x", "/x/a", "/x/a/c"]
+    inside_late.fail()
+    assert ours(world) == ["/x"]
+    inside.fail()
+    assert world.tree.statistics == (0, 0)
+
+
+def test_who_takes_anothers_directory_for_his_own_hands_on_what_his_kept_standing() -> None:
+    # "/x" was left because of the first "/x/a"; the one who removed the second had not kept it.
+    world = World()
+    maker, one, other = Caller(world, "/x"), Caller(world, "/x/a"), Caller(world, "/x/a")
+    maker.go()
+    drive(one.walk.run())
+    maker.fail()
+    taken(world, "/x/a")
+    other.go()
+    one.fail()  # before it has looked at what it made
+    assert ours(world) == ["/x", "/x/a"]
+    other.fail()
+    assert ours(world) == []
+    assert world.tree.statistics == (0, 0)
+
+
+@pytest.mark.parametrize("inner", ["/x/a/b", "/link/b"])
+@pytest.mark.parametrize("again", [False, True])
+def test_what_was_left_because_of_what_others_removed_goes_with_what_was_in_that(
+    inner: str, again: bool
+) -> None:
+    # "/x" was left because of "/x/a", and that because of "/x/a/b". Others removed both; who made
+    # the last found nothing above it, or what another has made there, and "/x" remained.
+    world = World()
+    world.memory.put("/link", stat.S_IFLNK, "/x/a")
+    maker, inside = Caller(world, "/x/a"), Caller(world, inner)
+    maker.go()
+    drive(inside.walk.run())
+    maker.fail()
+    taken(world, "/x/a/b", "/x/a")
+    another = Caller(world, "/x/a")
+    if again:
+        drive(another.walk.run())
+    inside.fail()
+    another.fail()
+    assert ours(world) == []
+    assert world.tree.statistics == (0, 0)
+
+
+def test_what_was_left_because_of_others_stands_when_what_else_was_left_is_gone() -> None:
+    world = World("/nas")
+    world.filesystem.mounts = lambda path: NAS if str(path).startswith("/nas") else DISK
+    watcher = Caller(world, "/watcher")
+    inside = Caller(world, "/x/a")
+    maker, keeper, dead, far = (Caller(world, path) for path in ["/x", "/y", "/z", "/nas/x"])
+    for call in [maker, inside, keeper, dead, far]:
+        drive(call.walk.run())
+    for path in ["/y/file", "/z/file", "/nas/x/file"]:
+        world.memory.put(path, stat.S_IFREG)
+    for call in [maker, keeper, dead, far]:
+        call.fail()
+    taken(world, "/x/a", "/x")
+    world.filesystem.always("lstat", "/z", refuse(errno.EIO))
+    del world.filesystem.calls[:]
+    inside.fail()
+    assert {"/y", "/z", "/nas/x"} <= set(world.memory.tree())
+    assert inside.tells(Kept) == ["/z"]  # it may have been because of ours
+    assert "rmdir /y" not in world.calls  # it may be another's by now
+    assert not [call for call in world.calls if "/nas" in call]  # which may hang
+    watcher.fail()
+
+
+def test_what_is_above_the_target_of_a_link_is_known_for_as_long_as_what_is_in_it() -> None:
+    world = World()
+    world.memory.put("/link", stat.S_IFLNK, "/x/a")
+    maker, inside = Caller(world, "/x/a"), Caller(world, "/link/b")
+    maker.go()
+    drive(inside.walk.run())
+    maker.fail()
+    deeper = Caller(world, "/link/b/c")
+    drive(deeper.walk.run())
+    inside.fail()
+    deeper.fail()
+    assert ours(world) == []
+    assert world.tree.statistics == (0, 0)
+
+
+def test_what_was_left_is_known_for_as_long_as_what_is_in_it_is_relied_on_by_a_link() -> None:
+    # The finder holds "/x/a" and not "/x", which was left before it began.
+    world = World()
+    world.memory.put("/link", stat.S_IFLNK, "/x/a")
+    maker, inside = Caller(world, "/x"), Caller(world, "/x/a")
+    maker.go()
+    drive(inside.walk.run())
+    maker.fail()
+    finder = Caller(world, "/link", exist_ok=True)
+    finder.go()
+    inside.fail()
+    assert ours(world) == ["/x", "/x/a"]
+    finder.fail()
+    assert ours(world) == []
+    assert world.tree.statistics == (0, 0)
+
+
+def test_what_was_left_is_known_above_what_somebody_relies_on_too() -> None:
+    # "/x" was left because of "/x/a", which the finder holds, and with it all that is left in it.
+    world = World()
+    world.memory.put("/link", stat.S_IFLNK, "/x/a")
+    maker, inside = Caller(world, "/x/a"), Caller(world, "/x/a/b")
+    maker.go()
+    drive(inside.walk.run())
+    maker.fail()
+    finder = Caller(world, "/link", exist_ok=True)
+    finder.go()
+    deeper = Caller(world, "/x/a/b/c")
+    drive(deeper.walk.run())
+    inside.fail()
+    deeper.fail()
+    assert ours(world) == ["/x", "/x/a"]
+    finder.fail()
+    assert ours(world) == []
+    assert world.tree.statistics == (0, 0)
+
+
+def test_what_was_left_is_known_although_it_could_not_be_looked_at_when_it_was_kept() -> None:
+    world = World()
+    maker, inside = Caller(world, "/x"), Caller(world, "/x/a")
+    maker.go()
+    drive(inside.walk.run())
+    maker.fail()
+    deeper = Caller(world, "/x/a/b")
+    drive(deeper.walk.run())
+    world.filesystem.script("stat", "/x", refuse(errno.EIO))
+    inside.fail()
+    deeper.fail()
+    assert ours(world) == []
+    assert world.tree.statistics == (0, 0)
+
+
+def test_what_was_left_is_taken_over_although_it_cannot_be_looked_at() -> None:
+    world = World()
+    maker, inside = Caller(world, "/x"), Caller(world, "/x/a")
+    maker.go()
+    drive(inside.walk.run())
+    maker.fail()
+    world.filesystem.script("stat", "/x", refuse(errno.EIO))
+    inside.fail()
+    assert ours(world) == []
+    assert inside.tells(Kept) == []
+
+
+def test_a_success_is_held_although_what_it_made_could_not_be_looked_at_at_first() -> None:
+    # The other made "/x", others removed it, and it has not looked yet: it takes what the call made
+    # for its own.
+    world = World()
+    other, call = Caller(world, "/x"), Caller(world, "/x")
+    drive(other.walk.run())
+    taken(world, "/x")
+    world.filesystem.script("lstat", "/x", refuse(errno.EAGAIN))
+    call.succeed()
+    other.fail()
+    assert ours(world) == ["/x"]
+
+
+def test_links_that_lead_in_a_circle_by_now_hold_nobody_up() -> None:
+    world = World("/x", "/y")
+    world.memory.put("/one", stat.S_IFLNK, "/x")
+    world.memory.put("/two", stat.S_IFLNK, "/y")
+    watchers = [Caller(world, "/one/a"), Caller(world, "/two/a")]
+    for watcher in watchers:
+        watcher.go()
+        drive(watcher.transaction.enter())
+    for link, target in [("/one", "/y/a"), ("/two", "/x/a")]:
+        world.memory.take(link)
+        world.memory.put(link, stat.S_IFLNK, target)
+    inside, deeper = Caller(world, "/x/a/b"), Caller(world, "/x/a/b/c")
+    inside.go()
+    drive(deeper.walk.run())
+    inside.fail()
+    assert inside.tells(Kept) == ["/x/a/b"]
+    deeper.fail()
+    assert "/x/a/b" not in world.memory.tree()

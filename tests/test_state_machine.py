@@ -107,6 +107,8 @@ class Gates:
         self.backing = backing
         self.stops: list[Stop] = []
         self.opened = False
+        self.record: list[str] = []
+        """What took effect and what was told, in order: with threads no run is like another."""
         self._told_lost = told_lost
         self._lock = threading.Lock()
         self._free: set[object] = set()  # do not stop until everybody is quiet
@@ -158,20 +160,39 @@ class Gates:
             self.stops.append(stop)
             return stop
 
-    def _effect(self, stop: Stop | None, path: AnyPath, do: Callable[[], Any]) -> Any:
+    def _effect(
+        self, stop: Stop | None, operation: str, path: AnyPath, do: Callable[[], Any]
+    ) -> Any:
+        what = f"{self.who()}: {operation} {os.fsdecode(path)}"
+        try:
+            result = self._answer(stop, path, do)
+        except OSError as error:
+            self.record.append(f"{what}: {error.strerror}")
+            raise
+        self.record.append(f"{what}: {getattr(result, 'st_ino', 'done')}")
+        return result
+
+    def _answer(self, stop: Stop | None, path: AnyPath, do: Callable[[], Any]) -> Any:
         if stop is None or stop.answer is None:
             return do()
         if stop.lost_reply:
             do()
+            self.record.append(f"{os.fsdecode(path)} is made, and the reply is lost")
             self._told_lost(path)
         raise OSError(stop.answer, os.strerror(stop.answer), path)
+
+    def who(self) -> object:
+        """Who is at a system call."""
+        raise NotImplementedError
 
     def statvfs(self, path: AnyPath) -> os.statvfs_result:
         result: os.statvfs_result = self.backing.statvfs(path)
         return result
 
     def sleep(self, seconds: float) -> None:
-        """No time passes."""
+        """No time passes, and who runs freely stops again: he may wait for one who is held."""
+        with self._lock:
+            self._free.discard(self.who())
 
     def mount(self, path: AnyPath) -> Mount:
         mount: Mount = self.backing.mount(path)
@@ -189,6 +210,9 @@ class TaskGates(Gates):
         super().__init__(backing, told_lost)
         self._outcomes: dict[object, tuple[str, AnyPath, Callable[[], Any]]] = {}
         self._began: dict[object, float] = {}
+
+    def who(self) -> object:
+        return trio.lowlevel.current_task()
 
     async def turn(self, announced: tuple[str, AnyPath] | None) -> None:
         await trio.lowlevel.checkpoint()
@@ -212,7 +236,8 @@ class TaskGates(Gates):
 
     def _carry_out(self, stop: Stop | None, operation: str, path: AnyPath) -> Callable[[], Any]:
         try:
-            result = self._effect(stop, path, partial(getattr(self.backing, operation), path))
+            do = partial(getattr(self.backing, operation), path)
+            result = self._effect(stop, operation, path, do)
         except OSError as error:
             return partial(_raise, error)
         return lambda: result
@@ -257,10 +282,13 @@ class ThreadGates(Gates):
 
     turn = None
 
+    def who(self) -> object:
+        return threading.get_ident()
+
     def _do(self, operation: str, path: AnyPath, do: Callable[[], Any]) -> Any:
         stop = self._wait(operation, path, after=False)
         try:
-            return self._effect(stop, path, do)
+            return self._effect(stop, operation, path, do)
         finally:
             self._wait(operation, path, after=True)
 
@@ -467,6 +495,8 @@ class Machine(RuleBasedStateMachine):
     # What happens
 
     def observe(self, event: trio_mkdir.Event) -> None:
+        name, path = type(event).__name__, os.fsdecode(event.path)
+        self.gates.record.append(f"call {event.call}: {name} {path}")
         if isinstance(event, trio_mkdir.Kept) and event.errno is not None:
             self.model.is_nobodys(self.real(event.path))
 
@@ -741,6 +771,7 @@ class Machine(RuleBasedStateMachine):
         except OSError:
             return
         self.counts["others made"] += 1
+        self.gates.record.append(f"others made {path}")
         self.model.others_made(path)
 
     # Which directory has the number of which, after others removed one, nobody can know.
@@ -749,12 +780,18 @@ class Machine(RuleBasedStateMachine):
     def others_remove(self, path: str) -> None:
         if self.reuses_inodes:
             return
+        looked_at = any(
+            stop.operation == ("lstat" if stop.took_effect else "rmdir")
+            for stop in self.gates.stops
+            if self.real(stop.path) == path
+        )
         try:
             self.gates.backing.rmdir(self.full(f"tree/{path}"))
         except OSError:
             return
         self.counts["others removed"] += 1
-        self.model.others_removed(path)
+        self.gates.record.append(f"others removed {path}")
+        self.model.others_removed(path, looked_at=looked_at)
 
     @if_it_can_be_told(lambda self: self.alive)
     @rule(seconds=st.sampled_from([0.3, 1.5, 6.0]))
@@ -803,7 +840,8 @@ class Machine(RuleBasedStateMachine):
         self.gates.close()
         self.running.clear()
         differences = self.model.differences(self.tree())
-        assert not differences, "; ".join(map(str, differences))
+        assert not differences, "\n".join([*map(str, differences), *self.gates.record])
+        self.gates.record.clear()
         assert registry.tree.statistics == (0, 0)
         assert not registry.workers.stuck_in()
         self.counts["comparisons"] += 1

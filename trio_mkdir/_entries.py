@@ -66,7 +66,7 @@ class Entry:
     missed: bool = False
     """Whether somebody else turned away from it while it was being removed."""
     born: float = 0.0
-    """`time.monotonic` before the ``mkdir`` that made it."""
+    """`time.monotonic` before the ``mkdir`` that made it: the earliest of those who say so."""
     left: float = 0.0
     """`time.monotonic` when its last holder found it full; 0 if that was not so. Who finds it after
     that cannot know whether it is still ours, until something goes that was in it then."""

@@ -42,9 +42,18 @@ without holders. Whoever made something inside holds it before it commits; or, w
 what it made, it looks at the directory above and takes over one that nobody holds (`inherit`),
 and so on upwards. A removal that is going on meanwhile is told, and tries once more (`missed`).
 A directory that was left so must be known for as long as whatever keeps it may go: the calls that
-were active then, the nurseries that hold something, and what those leave standing in it (`keep`).
+were active then, the nurseries that hold something, and what those leave standing in it, or to
+others that rely on it and came by a link (`keep`). Where it cannot be told what that is in,
+everything that was left is known for longer (`keep_all`).
 Only who removes something that was in it then takes it over (`Entry.left`). Who merely finds it
 later may have found a stranger's directory with its number, and leaves it to the others.
+
+**Others remove, too.** Strangers may take what was made away and, where a path is free again, a
+call may make another directory there. So several entries can have one path, and only a look tells
+which of them stands (`loose_at` is for where a look fails). Who takes what another made for his own
+that is gone hands on to the other what that kept standing (`Entry.born` is the earliest). And who
+finds that his is gone asks what is gone of all that was left standing then (`left_since`), and
+takes it over: what he made may have been in it, and it in another that was left because of it.
 
 **Inode numbers are reused at once.** So an entry is believed only if somebody saw the directory
 after its maker's ``mkdir`` began (`Entry.seen`); an older one speaks of a former directory and
@@ -94,7 +103,7 @@ class SharedTree:
         # Entries without holders, in order of retirement, and how many calls had begun by then.
         self._retired: OrderedDict[Entry, int] = OrderedDict()  # a dict is slow to lose its first
         self._left: OrderedDict[Entry, int] = OrderedDict()  # the same of those left standing
-        self._loose: dict[AnyPath, Entry] = {}  # being removed, or left standing by a holder
+        self._loose: dict[Entry, None] = {}  # being removed, or left standing by a holder
         self._count = 0
         self._removals = 0
 
@@ -161,6 +170,7 @@ class SharedTree:
                 entry.state = State.PROVISIONAL
             if entry.state is State.PROVISIONAL:
                 entry.path = path
+                entry.born = min(entry.born, since)  # of all for whom it stands
             self._add(holder, entry)
             return entry
 
@@ -195,11 +205,16 @@ class SharedTree:
         """Whether there may be a directory that its maker could not remove."""
         return bool(self._loose)
 
-    def loose_at(self, path: AnyPath) -> Identity | None:
-        """Which directory that is, if it was made at ``path``."""
+    def loose_at(self, path: AnyPath) -> list[Identity]:
+        """Which of them were made at ``path``: one that stands, and others that others removed."""
         with self._lock:
-            entry = self._loose.get(path)
-            return None if entry is None else entry.identity
+            return [entry.identity for entry in self._loose if entry.path == path]
+
+    def left_since(self, born: float) -> list[tuple[Identity, AnyPath]]:
+        """What was left standing, maybe because of something made at ``born``, and its path."""
+        with self._lock:
+            left = [entry for entry in self._loose if entry.left and born <= entry.left]
+            return [(entry.identity, entry.path) for entry in left]
 
     def inherit(self, holder: Holder, identity: Identity, born: float) -> Entry | None:
         """``holder`` has removed what was made in a directory at ``born``.
@@ -220,19 +235,24 @@ class SharedTree:
             self._add(holder, entry)
             return entry
 
-    def keep(self, identity: Identity) -> bool:
-        """Something in a directory was left standing; whether that was left before it.
+    def keep(self, identity: Identity) -> AnyPath | None:
+        """Something in a directory stands; where the directory was made, if it may be removed.
 
-        Then it is to be known for as long as what is in it.
+        If it was left standing before, it is to be known for as long as what is in it.
         """
         with self._lock:
             entry = self._entries.get(identity)
-            if entry is None:
-                return False
+            if entry is None or entry.state not in {State.PROVISIONAL, State.REMOVING}:
+                return None
             if entry in self._left:
                 self._retire(entry)
-                return True
-            return entry.state is State.REMOVING
+            return entry.path
+
+    def keep_all(self) -> None:
+        """The same of all that were left standing, where it cannot be told in which one it is."""
+        with self._lock:
+            for entry in list(self._left):
+                self._retire(entry)
 
     def commit(self, holder: Holder) -> None:
         """``holder`` succeeded: what it holds is final."""
@@ -267,7 +287,7 @@ class SharedTree:
             if not entry.holders:
                 if state is State.PROVISIONAL and not entry.left:
                     entry.state = State.REMOVING
-                    self._loose[entry.path] = entry
+                    self._loose[entry] = None
                     self._recall(entry)
                     return State.REMOVING
                 self._retire(entry)
@@ -322,8 +342,7 @@ class SharedTree:
 
     def _trust(self, entry: Entry) -> None:
         entry.left = 0
-        if self._loose.get(entry.path) is entry:
-            del self._loose[entry.path]
+        self._loose.pop(entry, None)
 
     def _recall(self, entry: Entry) -> None:
         self._retired.pop(entry, None)
@@ -342,7 +361,7 @@ class SharedTree:
         self._recall(entry)
         if entry.state is State.PROVISIONAL:
             self._left[entry] = self._count
-            self._loose[entry.path] = entry
+            self._loose[entry] = None
         else:
             self._retired[entry] = self._count
         self._drop_outlived()

@@ -145,8 +145,7 @@ class Transaction(UndoLog):
             except OSError as error:
                 if provisional:
                     raise _failed(error, item.path) from None
-                if error.errno == errno.ENOENT:
-                    walk.mine.discard(item.path)
+                walk.mine.discard(item.path)  # so that it is looked at as what is not
         if not alone:
             yield from self.hold(walk.mine)
 
@@ -278,15 +277,18 @@ class Transaction(UndoLog):
         except OSError as error:
             if error.errno != errno.ENOENT:
                 self._keep(item, f"lstat: {error.strerror}", error.errno)
-            yield from self._inherit(item.path, item)
+            yield from self._inherit(item.path, item, gone=error.errno == errno.ENOENT)
             return
         state = self.tree.release(self.holder, entry)
         if state is State.REMOVING:
             yield from self._remove(item, entry)
         elif state is State.GONE:
-            yield from self._inherit(item.path, item)
-        elif item.made:
-            self._keep(item, "another call relies on it")
+            yield from self._inherit(item.path, item, gone=True)
+        else:
+            if state is State.PROVISIONAL:
+                yield from self._keep_above(entry.path)
+            if item.made:
+                self._keep(item, "another call relies on it")
 
     def _known(self, item: Item) -> Generator[Operation, None, Entry]:
         delay = _A_MOMENT
@@ -304,7 +306,7 @@ class Transaction(UndoLog):
 
     def _remove(self, item: Item, entry: Entry) -> Program:
         told = False
-        where = entry.path
+        where: AnyPath | None = None
         try:
             while True:
                 others = self.in_other_hands(item)
@@ -335,15 +337,15 @@ class Transaction(UndoLog):
         finally:
             if not told:
                 self._stop_removing(entry)
-        yield from self._inherit(where, item)
+        yield from self._inherit(where or entry.path, item, gone=where is None)
 
     def _stop_removing(self, entry: Entry) -> None:
         """It may be tried once more, but not now, whoever has turned away from it."""
         while self.tree.removed(entry, gone=False):
             pass
 
-    def _rmdir(self, item: Item, entry: Entry) -> Generator[Operation, None, AnyPath]:
-        """Remove it where it was made, or where it was found; tells where."""
+    def _rmdir(self, item: Item, entry: Entry) -> Generator[Operation, None, AnyPath | None]:
+        """Remove it where it was made, or where it was found; tells where, if it was there."""
         for path in dict.fromkeys([entry.path, item.path]):
             with suppress(FileNotFoundError):
                 identity = yield from self._identify(path)
@@ -353,7 +355,7 @@ class Transaction(UndoLog):
                     self.filesystem.rmdir(path)
                     self.recorder.tell(Removed, item.path)
                     return path
-        return entry.path
+        return None
 
     def _is_gone(self, item: Item, entry: Entry) -> Generator[Operation, None, bool]:
         """Whether it is nowhere that is known."""
@@ -369,37 +371,66 @@ class Transaction(UndoLog):
 
     def _keep_above(self, path: AnyPath) -> Program:
         """What was left standing above ``path`` has to be known for as long as ``path`` stands."""
-        while (parent := parent_of(path)) is not None:  # pragma: no branch - the root stands
-            path = parent
+        climbed = set[AnyPath]()  # as a link may lead elsewhere by now, and in a circle
+        while self.tree.loose and (parent := parent_of(path)) is not None:
             try:
-                identity = yield from self._insist(path, partial(self._identify, path, follow=True))
+                look = partial(self._identify, parent, follow=True)
+                identity = yield from self._insist(parent, look)
             except OSError:
+                self.tree.keep_all()
                 return
-            if not self.tree.keep(identity):
+            above = self.tree.keep(identity)
+            if above is None or above in climbed:
                 return
+            climbed.add(above)
+            path = above
 
-    def _inherit(self, path: AnyPath, child: Item) -> Program:
+    def _inherit(self, path: AnyPath, child: Item, *, gone: bool) -> Program:
         """Take over the directory above ``path``, if its maker could not remove it because of us.
 
         By the path at which it was made: a symbolic link has other directories above it.
+        ``gone`` if others removed ``child``: they may have removed what is above it, too.
         """
         parent = parent_of(path)
         if parent is None or not self.tree.loose:
             return
-        identity = self.tree.loose_at(parent)
-        if identity is None:
+        born = child.since if child.entry is None else child.entry.born
+        above: list[tuple[Identity, AnyPath]] = []
+        try:
             look = partial(self._identify, parent, follow=True)
-            try:
-                identity = yield from self._insist(parent, look)
-            except OSError as error:
-                if error.errno not in _NOTHING_THERE:
+            above.append(((yield from self._insist(parent, look)), parent))
+        except OSError as error:
+            if error.errno in _NOTHING_THERE:
+                gone = True
+            else:
+                above += [(identity, parent) for identity in self.tree.loose_at(parent)]
+                if not above:
                     why = f"what was in it is removed, and it cannot be looked at: {error.strerror}"
                     self.recorder.tell(Kept, parent, why, error.errno)
-                return
-        born = child.since if child.entry is None else child.entry.born
-        entry = self.tree.inherit(self.holder, identity, born)
-        if entry is not None and not self.knows(entry):
-            self._found(parent, child.workers, entry, child.position)
+        if gone:
+            above += yield from self._gone_since(born, child.workers)
+        for identity, where in above:
+            entry = self.tree.inherit(self.holder, identity, born)
+            if entry is not None and not self.knows(entry):
+                self._found(where, child.workers, entry, child.position)
+
+    def _gone_since(
+        self, born: float, workers: Workers | None
+    ) -> Generator[Operation, None, list[tuple[Identity, AnyPath]]]:
+        """What was left standing, maybe because of something made at ``born``, and is gone.
+
+        It may have been because of something else: that does not hurt what is gone. What cannot be
+        looked at is told of when its removal is tried. Other mounts than ours are not touched.
+        """
+        gone: list[tuple[Identity, AnyPath]] = []
+        for identity, path in self.tree.left_since(born):
+            if self._table.on(self.filesystem.mount(path)) is not workers:
+                continue
+            with suppress(OSError):
+                if identity == (yield from self._insist(path, partial(self._identify, path))):
+                    continue
+            gone.append((identity, path))
+        return gone
 
     def _insist(
         self, path: AnyPath, attempt: Callable[[], Generator[Operation, None, T]]
