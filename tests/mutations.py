@@ -94,13 +94,13 @@ MUTATIONS = [
     ),
     Mutation(
         "removing by path instead of inode",
-        "_transaction.py",
+        "_undoing.py",
         "            if identity == entry.identity:\n",
         "            if identity:\n",
     ),
     Mutation(
         "knowing directories by path instead of inode",
-        "_transaction.py",
+        "_undoing.py",
         "        return status.st_dev, status.st_ino\n",
         "        return status.st_dev, hash(path)\n",
     ),

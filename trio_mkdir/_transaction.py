@@ -1,4 +1,4 @@
-"""What one call does to the tree: it makes, says what it made and relies on, and takes it back.
+"""What one call does to the tree: it makes, says what it made and what it relies on.
 
 Programs, as in `_walk`: each yields the system call that it starts next, and whoever drives it can
 stop there. What they share between threads is in the undo log and in the shared tree.
@@ -9,21 +9,20 @@ from __future__ import annotations
 import errno
 import time
 from contextlib import suppress
-from functools import partial
-from operator import itemgetter
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
-from ._causes import RootCause, root_cause
-from ._entries import BeingRemoved, Holder, State
-from ._events import Kept, Made, PendingRollback, ReliedOn, Removed
-from ._paths import AnyPath, parent_of
-from ._undo_log import Item, UndoLog
+from ._causes import RootCause
+from ._entries import BeingRemoved, Holder
+from ._events import ReliedOn
+from ._paths import AnyPath
+from ._undo_log import Item
+from ._undoing import Undoing
 from ._walk import Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterable
 
-    from ._entries import Entry, Identity, Look
+    from ._entries import Entry, Look
     from ._events import Recorder
     from ._handshake import Handshake, Operation
     from ._os import Filesystem
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from ._registry import Registry
     from ._walk import Program
     from ._workers import Workers
-
-T = TypeVar("T")
 
 
 class Way(Protocol):
@@ -46,16 +43,8 @@ class Way(Protocol):
         ...
 
 
-_A_MOMENT: Final = 0.001
-"""Seconds until another call has said that a directory is gone, as a rule,"""
-_A_WHILE: Final = 0.1
-"""and between two questions where it has not, because its removal hangs."""
-_NOTHING_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
-_NOT_EMPTY: Final = {errno.ENOTEMPTY, errno.EEXIST}
-
-
-class Transaction(UndoLog):
-    """The undo log of one call, or of one block, and the programs that fill and empty it.
+class Transaction(Undoing):
+    """What one call, or one block, makes and relies on.
 
     ``prefixes`` are those of the path on which it may make something; ``outer`` gets what it
     made when it succeeds.
@@ -71,13 +60,7 @@ class Transaction(UndoLog):
         prefixes: Callable[[], Iterable[AnyPath]] = tuple[AnyPath, ...],
         outer: tuple[Holder, ...] = (),
     ) -> None:
-        super().__init__(shared.workers, workers)
-        self.holder: Holder = Holder()
-        self.shared = shared
-        self.tree = shared.tree
-        self.filesystem = filesystem
-        self.recorder = recorder
-        self._policy = policy
+        super().__init__(shared, workers, filesystem, recorder, policy)
         self._prefixes = prefixes
         self._outer = outer
 
@@ -96,34 +79,6 @@ class Transaction(UndoLog):
         self._payers = (visit,)
 
     # What was made and what is relied on
-
-    def workers_on(self, path: AnyPath) -> Workers:
-        """Who may undo what is at ``path``."""
-        return self._workers or self.shared.workers.on(self.filesystem.mount(path))
-
-    def made(self, path: AnyPath, since: float, workers: Workers | None = None) -> Item:
-        """A ``mkdir`` that began at ``since`` has made ``path``."""
-        item = super().made(path, since, workers)
-        self.recorder.tell(Made, path)
-        return item
-
-    def tell_batches(self) -> None:
-        """Tell what was made in batches: only when somebody asks, so nobody may be listening."""
-        with self.lock:
-            self._tell_batches()
-
-    def _tell_batches(self) -> None:
-        told = self.recorder.told
-        for batch in self._batches:
-            made = batch.made or []
-            told += [(Made, since, path, ()) for path, since in made[batch.told :]]
-            batch.told = len(made)
-        told.sort(key=itemgetter(1))
-
-    def _unfold(self) -> None:
-        if self._batches:
-            self._tell_batches()
-            super()._unfold()
 
     def forward(self, walk: Way, *, provisional: bool = False) -> Program:
         """Make the path; then tell the shared tree what this call made and what it relies on.
@@ -166,26 +121,6 @@ class Transaction(UndoLog):
             if not item.taken:
                 item.entry = self.tree.made(self.holder, identity, item.path, item.since)
 
-    def _check_elsewhere(self, identity: Identity, path: AnyPath) -> Program:
-        """Another path to our directory, or to what had its inode number before us?"""
-        sight = self.tree.seen_elsewhere(identity, path)
-        if sight is None:
-            return
-        try:
-            same = identity == (yield from self._identify(sight.path, follow=True))
-        except OSError as error:
-            same = error.errno not in _NOTHING_THERE  # any other failure tells nothing
-        if not same:
-            self.tree.forget(sight)
-
-    def _identify(
-        self, path: AnyPath, *, follow: bool = False
-    ) -> Generator[Operation, None, Identity]:
-        name = "stat" if follow else "lstat"
-        yield name, path
-        status = (self.filesystem.stat if follow else self.filesystem.lstat)(path)
-        return status.st_dev, status.st_ino
-
     def hold(self, mine: Collection[AnyPath] = ()) -> Program:
         """Hold every directory on the call's path, so that no other call's rollback removes it.
 
@@ -227,14 +162,6 @@ class Transaction(UndoLog):
             if self.tree.shared(entry, self.holder, self._outer):
                 self.recorder.tell(ReliedOn, path)
 
-    def _found(
-        self, path: AnyPath, workers: Workers | None, entry: Entry, position: int = 0
-    ) -> None:
-        item = Item(path, workers, made=False)
-        item.entry = entry
-        item.position = position
-        self.insert(item)
-
     def _drop_but(self, entries: Iterable[Entry]) -> Program:
         """Rely no more on what is not on the path any more; the last to do so removes it."""
         for item in self.take_found(but=set(entries)):
@@ -257,221 +184,6 @@ class Transaction(UndoLog):
         outer.adopt([item for item in items if item.entry not in known])
         # What ``outer`` had made or found, too, is undone with what was completed first.
         outer.put_back({item.entry: item.position for item in items if item.entry in known})
-
-    # Undoing
-
-    def undo(self, payer: Handshake, only: Workers | None = None) -> Program:
-        """Undo whatever no system call is in the way of; what is left is somebody else's duty.
-
-        ``only`` what is on one mount.
-        """
-        while (item := self.next_for(payer, only)) is not None:
-            yield from self._undo(item)
-
-    def _undo(self, item: Item) -> Program:
-        if item.doubt is not None:
-            yield from self._tell_doubt(item, item.doubt)
-            return
-        try:
-            entry = item.entry or (yield from self._insist(item.path, partial(self._known, item)))
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                self._keep(item, f"lstat: {error.strerror}", error.errno)
-            yield from self._inherit(item.path, item, gone=error.errno == errno.ENOENT)
-            return
-        state = self.tree.release(self.holder, entry)
-        if state is State.REMOVING:
-            yield from self._remove(item, entry)
-        elif state is State.GONE:
-            yield from self._inherit(item.path, item, gone=True)
-        else:
-            if state is State.PROVISIONAL:
-                yield from self._keep_above(entry.path)
-            if item.made:
-                self._keep(item, "another call relies on it")
-
-    def _known(self, item: Item) -> Generator[Operation, None, Entry]:
-        delay = _A_MOMENT
-        while True:
-            identity = item.identity or (yield from self._identify(item.path))
-            yield from self._check_elsewhere(identity, item.path)
-            try:
-                return self.tree.made(self.holder, identity, item.path, item.since)
-            except BeingRemoved:
-                # What had its number before; whoever removes that may not have said so yet.
-                item.identity = None
-            yield "sleep", item.path
-            self.filesystem.sleep(delay)
-            delay = min(2 * delay, _A_WHILE)
-
-    def _remove(self, item: Item, entry: Entry) -> Program:
-        told = False
-        where: AnyPath | None = None
-        try:
-            while True:
-                others = self.in_other_hands(item)
-                try:
-                    where = yield from self._insist(entry.path, partial(self._rmdir, item, entry))
-                except OSError as error:
-                    full = error.errno in _NOT_EMPTY
-                    if full and others:
-                        self._stop_removing(entry)
-                        told = True
-                        self.put_off(item, others)
-                        return
-                    if not full and (yield from self._is_gone(item, entry)):
-                        self.recorder.tell(Removed, item.path)
-                        break  # what stands there decides, as the reply can be lost
-                    if self.tree.removed(entry, gone=False, full=full):
-                        continue  # somebody has turned away from it meanwhile
-                    told = True
-                    yield from self._keep_above(entry.path)
-                    if full:
-                        self._keep(item, "it is not empty")
-                    else:
-                        self._keep(item, f"rmdir: {error.strerror}", error.errno)
-                    return
-                break
-            told = True
-            self.tree.removed(entry, gone=True)
-        finally:
-            if not told:
-                self._stop_removing(entry)
-        yield from self._inherit(where or entry.path, item, gone=where is None)
-
-    def _stop_removing(self, entry: Entry) -> None:
-        """It may be tried once more, but not now, whoever has turned away from it."""
-        while self.tree.removed(entry, gone=False):
-            pass
-
-    def _rmdir(self, item: Item, entry: Entry) -> Generator[Operation, None, AnyPath | None]:
-        """Remove it where it was made, or where it was found; tells where, if it was there."""
-        for path in dict.fromkeys([entry.path, item.path]):
-            with suppress(FileNotFoundError):
-                identity = yield from self._identify(path)
-                # Otherwise it is somebody else's by now, whatever the answer to the last attempt.
-                if identity == entry.identity:
-                    yield "rmdir", path
-                    self.filesystem.rmdir(path)
-                    self.recorder.tell(Removed, item.path)
-                    return path
-        return None
-
-    def _is_gone(self, item: Item, entry: Entry) -> Generator[Operation, None, bool]:
-        """Whether it is nowhere that is known."""
-        for path in dict.fromkeys([entry.path, item.path]):
-            try:
-                yield from self._identify(path)
-            except FileNotFoundError:
-                continue
-            except OSError:
-                pass
-            return False
-        return True
-
-    def _keep_above(self, path: AnyPath) -> Program:
-        """What was left standing above ``path`` has to be known for as long as ``path`` stands."""
-        climbed = set[AnyPath]()  # as a link may lead elsewhere by now, and in a circle
-        while self.tree.loose and (parent := parent_of(path)) is not None:
-            try:
-                look = partial(self._identify, parent, follow=True)
-                identity = yield from self._insist(parent, look)
-            except OSError:
-                self.tree.keep_all()
-                return
-            above = self.tree.keep(identity)
-            if above is None or above in climbed:
-                return
-            climbed.add(above)
-            path = above
-
-    def _inherit(self, path: AnyPath, child: Item, *, gone: bool) -> Program:
-        """Take over the directory above ``path``, if its maker could not remove it because of us.
-
-        By the path at which it was made: a symbolic link has other directories above it.
-        ``gone`` if others removed ``child``: they may have removed what is above it, too.
-        """
-        parent = parent_of(path)
-        if parent is None or not self.tree.loose:
-            return
-        born = child.since if child.entry is None else child.entry.born
-        above: list[tuple[Identity, AnyPath]] = []
-        try:
-            look = partial(self._identify, parent, follow=True)
-            above.append(((yield from self._insist(parent, look)), parent))
-        except OSError as error:
-            if error.errno in _NOTHING_THERE:
-                gone = True
-            else:
-                above += [(identity, parent) for identity in self.tree.loose_at(parent)]
-                if not above:
-                    why = f"what was in it is removed, and it cannot be looked at: {error.strerror}"
-                    self.recorder.tell(Kept, parent, why, error.errno)
-        if gone:
-            above += yield from self._gone_since(born, child.workers)
-        for identity, where in above:
-            entry = self.tree.inherit(self.holder, identity, born)
-            if entry is not None and not self.knows(entry):
-                self._found(where, child.workers, entry, child.position)
-
-    def _gone_since(
-        self, born: float, workers: Workers | None
-    ) -> Generator[Operation, None, list[tuple[Identity, AnyPath]]]:
-        """What was left standing, maybe because of something made at ``born``, and is gone.
-
-        It may have been because of something else: that does not hurt what is gone. What cannot be
-        looked at is told of when its removal is tried. Other mounts than ours are not touched.
-        """
-        gone: list[tuple[Identity, AnyPath]] = []
-        for identity, path in self.tree.left_since(born):
-            if self._table.on(self.filesystem.mount(path)) is not workers:
-                continue
-            with suppress(OSError):
-                if identity == (yield from self._insist(path, partial(self._identify, path))):
-                    continue
-            gone.append((identity, path))
-        return gone
-
-    def _insist(
-        self, path: AnyPath, attempt: Callable[[], Generator[Operation, None, T]]
-    ) -> Generator[Operation, None, T]:
-        """The result of ``attempt``, tried again as the policy says."""
-        delays: dict[RootCause, Iterator[float]] = {}
-        while True:
-            try:
-                return (yield from attempt())
-            except OSError as error:
-                cause = root_cause(error.errno)
-                backoff = self._policy.retries.get(cause)
-                if error.errno in _NOT_EMPTY or backoff is None:
-                    raise
-                delay = next(delays.setdefault(cause, backoff.delays(self.shared.random)), None)
-                if delay is None:
-                    raise
-            yield "sleep", path
-            self.filesystem.sleep(delay)
-
-    def _tell_doubt(self, item: Item, number: int) -> Program:
-        """What may be ours, and cannot be told from another's, is left, but not in silence."""
-        answer = errno.errorcode.get(number, str(number))
-        why = f"mkdir was answered {answer}: it may be ours or another's"
-        try:
-            yield from self._insist(item.path, partial(self._identify, item.path))
-        except OSError as error:
-            if error.errno in _NOTHING_THERE:
-                return
-            why += f", and cannot be looked at: {error.strerror}"
-        self._keep(item, why)
-
-    def _keep(self, item: Item, why: str, number: int | None = None) -> None:
-        self.recorder.tell(Kept, item.path, why, number)
-
-    def pending(self, since: float) -> list[PendingRollback]:
-        """What is still owed."""
-        return [
-            PendingRollback(path, operation, self.filesystem.mount(path).mount_point, since)
-            for operation, path in self.owed()
-        ]
 
 
 def _failed(error: OSError, path: AnyPath) -> Failed:
