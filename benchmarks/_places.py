@@ -159,7 +159,8 @@ def open_hung_mount(directory: Path) -> Iterator[HungMount]:
             if os.geteuid() == 0:
                 mount = stack.enter_context(freezable_mount(directory, failsafe=_FAILSAFE))
             else:
-                mount = _HeldFuse(stack.enter_context(fuse_mount(directory)))
+                home = Path(tempfile.mkdtemp(dir=directory))  # for this one alone
+                mount = _HeldFuse(stack.enter_context(fuse_mount(home)))
         yield mount
 
 
@@ -186,9 +187,10 @@ def open_slow_mount(directory: Path, seconds: float) -> Iterator[SlowMount]:
         needs_device("/dev/fuse")
         needs_module("mfusepy")
         needs_program("fusermount3")
-    backing = directory / "slow-backing"
+    home = Path(tempfile.mkdtemp(dir=directory))
+    backing = home / "backing"
     backing.mkdir()
-    with mount_point(directory / "slow") as point:
+    with mount_point(home / "slow") as point:
         server = subprocess.Popen(  # noqa: S603 - our own server
             [
                 *(sys.executable, str(Path(__file__).parent / "_slow_server.py")),
