@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 import sniffio
@@ -99,18 +100,40 @@ class Loops:
         self.asyncio = AsyncioLoop()
         self.shuffler = random.Random(seed)  # noqa: S311 - an order, not a secret
         self._loop = asyncio.new_event_loop()
+        self._over = asyncio.Event()
+        self._main = self._loop.create_task(self._run_main())
+        with suppress(RuntimeError):  # the loop is stopped before its main task is done
+            self._run_until_complete(self._main)
+
+    async def _run_main(self) -> None:
+        """A task as long as the loop, which a program has.
+
+        anyio keeps its threads until the task is done that it takes for the program's first, so
+        without this each of its calls would start a thread. It looks for that task only once.
+        """
+        if importlib.util.find_spec("anyio") is not None:
+            import anyio.to_thread  # noqa: PLC0415 - it may not be here
+
+            await anyio.to_thread.run_sync(int)
+        self._loop.stop()
+        await self._over.wait()
 
     def run_asyncio(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Let trio stand still and asyncio run until this is done."""
+        return self._run_until_complete(coroutine)
+
+    def _run_until_complete(self, awaitable: Coroutine[Any, Any, T] | asyncio.Task[T]) -> T:
         # What anyio goes by. trio sets it while a task of its own runs, and one does.
         name, sniffio.thread_local.name = sniffio.thread_local.name, None
         try:
-            return self._loop.run_until_complete(coroutine)
+            return self._loop.run_until_complete(awaitable)
         finally:
             sniffio.thread_local.name = name
 
     def close(self) -> None:
         """End asyncio's loop with its threads."""
+        self._over.set()
+        self._run_until_complete(self._main)
         self.run_asyncio(self._loop.shutdown_default_executor())
         self._loop.close()
 
