@@ -80,7 +80,7 @@ def _single(axes: Axes, records: Records) -> None:
         axes.plot(ratios, range(len(rows)), mark, label=f"to {peer}", markersize=5, alpha=0.8)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
-    ticks = [0.25, 0.5, 0.75, 1, 1.5, 2, 4, 8]
+    ticks = [0.5, 1, 1.5, 2, 4, 8, 16]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_yticks(range(len(rows)), list(rows))
@@ -89,11 +89,18 @@ def _single(axes: Axes, records: Records) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
 
 
-def _horizontal(axes: Axes, labels: Sequence[str], values: Sequence[float]) -> None:
+def _horizontal(
+    axes: Axes, labels: Sequence[str], values: Sequence[float], words: Sequence[str] = ()
+) -> None:
+    """A bar for each label, with its figure at the end and, in red, what is to be said of it."""
     colours = [_OURS if label.startswith("trio_mkdir") else _THEIRS for label in labels]
     axes.barh(range(len(labels)), values, color=colours)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
+    for place, value in enumerate(values):
+        said = words[place] if words else ""
+        figure = f"{value:.3f}" if value < 10 else f"{value:,.0f}"
+        axes.text(value, place, f" {figure}  {said}", va="center", color=_LATE if said else "black")
 
 
 def _bulk(axes: Axes, records: Records) -> None:
@@ -104,8 +111,6 @@ def _bulk(axes: Axes, records: Records) -> None:
 
 def _dead_mount(axes: Axes, records: Records) -> None:
     _horizontal(axes, [r["peer"] for r in records], [r["kept"] for r in records])
-    for place, record in enumerate(records):
-        axes.text(record["kept"], place, f" {record['kept']:.2f}", va="center")
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_title("A healthy mount beside a dead one: what is left of the throughput")
 
@@ -113,20 +118,12 @@ def _dead_mount(axes: Axes, records: Records) -> None:
 def _cancellation(axes: Axes, records: Records) -> None:
     seen = [record for record in records if record["calls"]]
     values = [record["hung"]["median"] * 1e3 if record["hung"] else 0.0 for record in seen]
-    _horizontal(axes, [record["peer"] for record in seen], values)
-    for place, record in enumerate(seen):
-        said = []
-        if record["late"]:
-            said.append(f"{record['late']} of {record['calls']} not back")
-        if record["left"]:
-            said.append(f"{record['left']} of {record['calls']} directories came late and stayed")
-        axes.text(
-            values[place],
-            place,
-            f" {values[place]:.3g}  {', '.join(said)}",
-            va="center",
-            color=_LATE,
-        ) if said else axes.text(values[place], place, f" {values[place]:.3g}", va="center")
+    words = []
+    for record in seen:
+        late = f"{record['late']} of {record['calls']} not back" * bool(record["late"])
+        left = f"{record['left']} directories came late and stayed" * bool(record["left"])
+        words.append(", ".join(filter(None, (late, left))))
+    _horizontal(axes, [record["peer"] for record in seen], values, words)
     axes.set_xscale("symlog", linthresh=0.1)
     axes.set_xlim(0, 10_000)
     axes.set_title("Cancelled on a mount that hangs: milliseconds until it is back, median")
