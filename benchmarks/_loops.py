@@ -127,8 +127,18 @@ class Loops:
         name, sniffio.thread_local.name = sniffio.thread_local.name, None
         try:
             return self._loop.run_until_complete(awaitable)
+        except BaseException:
+            self._end_tasks()
+            raise
         finally:
             sniffio.thread_local.name = name
+
+    def _end_tasks(self) -> None:
+        """After a Ctrl-C: let what was left in the middle thaw and remove what is its own."""
+        if left := asyncio.all_tasks(self._loop) - {self._main}:
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.wait(left))
 
     def close(self) -> None:
         """End asyncio's loop with its threads."""

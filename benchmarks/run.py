@@ -71,10 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # That calls on a dead mount owe something is what they are to do here.
     logging.getLogger("trio_mkdir").setLevel(logging.CRITICAL)
     sections = options.only or list(SECTIONS)
-    bench = trio.run(partial(measure, sections, options.seed, quick=options.quick))
     output: Path | None = options.output
     if output is None and not options.quick and not options.only:
         output = DOCS
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)  # now, and not when all is measured
+    bench = trio.run(partial(measure, sections, options.seed, quick=options.quick))
     picture = output is not None and importlib.util.find_spec("matplotlib") is not None
     page = _report.markdown(bench, options.seed, picture=picture)
     print(page, end="")
