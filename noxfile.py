@@ -112,9 +112,9 @@ def nightly(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """What a single call costs, beside trio.Path and a bare thread hop."""
-    session.install("-e", ".", *group("test"))
-    session.run("python", "benchmarks/single.py", *session.posargs)
+    """What calls cost beside everybody else's; writes docs/benchmarks.*, unless told otherwise."""
+    session.install("-e", ".", *group("benchmarks"))
+    session.run("python", "benchmarks/run.py", *session.posargs)
 
 
 @nox.session

@@ -1,4 +1,4 @@
-"""The examples and the benchmark run, and print what they are there to show."""
+"""The examples run, and print what they are there to show."""
 
 from __future__ import annotations
 
@@ -99,25 +99,6 @@ def test_where_nothing_can_be_frozen_the_example_says_so_and_plays(tmp_path: Pat
     output = run("hung_mount.py", directory=tmp_path, path="/nowhere")
     in_order(output, r"^no frozen filesystem here \(.*mkfs.ext4.*\)", r" on a simulated mount, ")
     check_hung_mount(output)
-
-
-def test_the_benchmark_fills_its_table(tmp_path: Path) -> None:
-    done = subprocess.run(  # noqa: S603 - our own benchmark
-        [sys.executable, str(ROOT / "benchmarks" / "single.py"), "--runs", "2", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert [row.split(" | ")[1] for row in rows[1:]] == [
-        "new, depth 1",
-        "new, depth 3",
-        "new, depth 8",
-        "existing",
-    ]
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_upload_is_whole_or_has_never_been(tmp_path: Path) -> None:

@@ -1,0 +1,217 @@
+"""Where the paths are made: a tmpfs, and filesystems that the benchmark mounts for itself.
+
+The tests' own helpers mount them, unmount them and thaw them, also if this process is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final, Protocol
+
+import attrs
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from filesystems import stuck
+from filesystems.frozen import freezable_mount
+from filesystems.fuse import FuseMount, Hold, fuse_mount
+from filesystems.loop import loop_mount
+from filesystems.mounts import mount_point, mount_table, unmount_all
+from filesystems.needs import needs_device, needs_module, needs_program
+from filesystems.programs import run
+
+_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - what is made there has a random name
+_EXT4_SIZE: Final = 512 << 20
+_EXT4_INODES: Final = 100_000
+_FAILSAFE: Final = 30.0
+"""Seconds after which somebody else thaws what is frozen."""
+_MOUNTED_WITHIN: Final = 10.0
+
+
+class Unavailable(Exception):
+    """This machine cannot do what a scenario needs."""
+
+
+@contextmanager
+def _available() -> Iterator[None]:
+    """The tests' helpers skip a test where something is missing; here is no test."""
+    try:
+        yield
+    except pytest.skip.Exception as reason:
+        raise Unavailable(str(reason)) from None
+
+
+@attrs.frozen
+class Place:
+    """A filesystem to make directories on."""
+
+    name: str
+    path: Path | None
+    """None if there is none."""
+    why: str = ""
+    """Why there is none."""
+
+
+@contextmanager
+def workshop() -> Iterator[Path]:
+    """A directory for images and mount points, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="trio-mkdir-") as directory:
+        yield Path(directory).resolve()
+
+
+@contextmanager
+def open_places(directory: Path) -> Iterator[list[Place]]:
+    """A tmpfs, and a journaled ext4 in an image in ``directory``."""
+    with ExitStack() as stack:
+        yield [_tmpfs(), _ext4(stack, directory)]
+
+
+def _tmpfs() -> Place:
+    if _SHARED_MEMORY.is_dir() and filesystem_type(_SHARED_MEMORY) == "tmpfs":
+        return Place("tmpfs", _SHARED_MEMORY)
+    return Place("tmpfs", None, f"{_SHARED_MEMORY} is no tmpfs")
+
+
+def _ext4(stack: ExitStack, directory: Path) -> Place:
+    options = ["-O", "has_journal", "-N", str(_EXT4_INODES)]
+    try:
+        with _available():
+            mount = loop_mount(directory, "ext4", _EXT4_SIZE, options)
+            return Place("ext4", stack.enter_context(mount).path)
+    except Unavailable as reason:
+        return Place("ext4", None, str(reason))
+
+
+@contextmanager
+def scratch(directory: Path | str) -> Iterator[str]:
+    """A new directory in ``directory``, gone afterwards with all that is in it."""
+    root = tempfile.mkdtemp(prefix="trio-mkdir-", dir=directory)
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root)
+
+
+def filesystem_type(path: Path) -> str:
+    """The type of filesystem that ``path`` is on, by the mount table."""
+    kinds = {mount.path: mount.fstype for mount in mount_table()}  # a later one covers the others
+    resolved = path.resolve()
+    return next(kinds[place] for place in (resolved, *resolved.parents) if place in kinds)
+
+
+# A mount that hangs
+
+
+class HungMount(Protocol):
+    """One on which ``mkdir(2)`` does not return between ``freeze`` and ``thaw``."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is mounted."""
+        ...
+
+    def freeze(self) -> None:
+        """Let every change wait; somebody else ends it if nobody does in time."""
+        ...
+
+    def thaw(self) -> None:
+        """Let everything go on."""
+        ...
+
+
+class _HeldFuse:
+    """The same without root: the server answers no ``mkdir``, for a minute at most."""
+
+    def __init__(self, mount: FuseMount) -> None:
+        self.path = mount.path
+        self._mount = mount
+        self._hold: Hold | None = None
+
+    def freeze(self) -> None:
+        self._hold = self._mount.hold("mkdir")
+
+    def thaw(self) -> None:
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.release()
+
+
+def threads_that_hang() -> int:
+    """How many threads of this process sleep in a ``mkdir(2)`` that nothing can interrupt."""
+    return len(stuck.stuck_threads())
+
+
+@contextmanager
+def open_hung_mount(directory: Path) -> Iterator[HungMount]:
+    """An ext4 that can be frozen; without root, a FUSE filesystem that can be held."""
+    with ExitStack() as stack:
+        mount: HungMount
+        with _available():
+            if os.geteuid() == 0:
+                mount = stack.enter_context(freezable_mount(directory, failsafe=_FAILSAFE))
+            else:
+                home = Path(tempfile.mkdtemp(dir=directory))  # for this one alone
+                mount = _HeldFuse(stack.enter_context(fuse_mount(home)))
+        yield mount
+
+
+# A mount that is slow
+
+
+@attrs.frozen
+class SlowMount:
+    """A FUSE filesystem each of whose operations takes a while."""
+
+    path: Path
+    seconds: float
+    """For one operation, from its arrival at the server."""
+
+    def operations(self) -> int:
+        """How many the server has carried out so far."""
+        return os.statvfs(self.path).f_files
+
+
+@contextmanager
+def open_slow_mount(directory: Path, seconds: float) -> Iterator[SlowMount]:
+    """Mount one; its server is a process of its own, and much leaner than the tests' one."""
+    with _available():
+        needs_device("/dev/fuse")
+        needs_module("mfusepy")
+        needs_program("fusermount3")
+    home = Path(tempfile.mkdtemp(dir=directory))
+    backing = home / "backing"
+    backing.mkdir()
+    with mount_point(home / "slow") as point:
+        server = subprocess.Popen(  # noqa: S603 - our own server
+            [
+                *(sys.executable, str(Path(__file__).parent / "_slow_server.py")),
+                *(str(backing), str(point.path), str(seconds)),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + _MOUNTED_WITHIN
+            while not point.is_mounted():
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise Unavailable("needs a FUSE mount, and its server did not make one")
+                time.sleep(0.01)
+            yield SlowMount(point.path, seconds)
+        finally:
+            if os.geteuid() == 0:
+                unmount_all(point.path, lazily=True)
+            elif point.is_mounted():
+                run("fusermount3", "-u", "-z", str(point.path))
+            server.kill()
+            server.wait()
