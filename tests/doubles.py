@@ -399,7 +399,7 @@ class Caller:
             world.filesystem,
             self.recorder,
             policy,
-            self.target.prefixes,
+            partial(self.target.prefixes, ""),
         )
         self.walk = Walk(self.target, world.filesystem, self.transaction)
         world.tree.begin(self.transaction.holder)

@@ -639,13 +639,14 @@ async def test_a_call_starts_no_system_call_after_it_was_cancelled() -> None:
     # Also not while it looks at its path because another call is under way.
     filesystem = Scripted()
     filesystem.below.put("/a")
-    gate = filesystem.gate("stat", "/")
+    filesystem.below.put("/a/b")
+    gate = filesystem.gate("stat", "/a")
     other = registry.tree
     holder = Holder()
     other.begin(holder)
     policy = Policy(filesystem=filesystem, rollback_timeout=0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial_makedirs, "/a/b/c", policy)
+        nursery.start_soon(partial_makedirs, "/a/b/c/d", policy)
         await wait_entered(gate)
         nursery.cancel_scope.cancel()
     before = [name for name, _ in filesystem.calls]
@@ -654,7 +655,7 @@ async def test_a_call_starts_no_system_call_after_it_was_cancelled() -> None:
     other.end(holder)
     after = [name for name, _ in filesystem.calls][len(before) :]
     assert "stat" not in after
-    assert filesystem.below.tree() == ["/a"]
+    assert filesystem.below.tree() == ["/a", "/a/b"]
 
 
 # Trying again
@@ -905,13 +906,12 @@ async def test_on_a_slow_filesystem_a_step_makes_one_system_call() -> None:
 async def test_on_a_slow_filesystem_a_look_at_a_path_is_one_step_for_each_directory() -> None:
     # Otherwise ten looks of 0.6 s each are a StepTimeout after 5 s, with no system call stuck.
     filesystem = Scripted()
-    for path in ("/", "/a", "/a/b", "/a/b/c"):
+    for path in ("/a", "/a/b", "/a/b/c", "/a/b/c/d"):
         filesystem.always("stat", path, first(lambda: time.sleep(2 * SLICE)))
-    for path in ("/a", "/a/b", "/a/b/c"):
         filesystem.below.put(path)
     other = Holder()
     registry.tree.begin(other)
-    report = await makedirs("/a/b/c/d", policy=Policy(filesystem=filesystem))
+    report = await makedirs("/a/b/c/d/e", policy=Policy(filesystem=filesystem))
     registry.tree.end(other)
     assert report.steps >= 4
 

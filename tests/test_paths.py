@@ -199,11 +199,11 @@ def test_the_parent_is_what_makedirs_would_make_first(path: str, parent: str | N
 
 
 def test_prefixes_go_up_to_the_root() -> None:
-    assert list(aim("/a/b//c/").prefixes()) == ["/a/b//c/", "/a/b", "/a", "/"]
+    assert list(aim("/a/b//c/").prefixes("")) == ["/a/b//c/", "/a/b", "/a", "/"]
 
 
 def test_prefixes_of_a_relative_path_have_the_working_directory_among_them(here: Path) -> None:
-    prefixes = list(aim("a/b").prefixes())
+    prefixes = list(aim("a/b").prefixes(""))
     assert prefixes[:3] == [f"{here}/a/b", f"{here}/a", str(here)]
     assert prefixes[-1] == "/"
 
@@ -243,7 +243,7 @@ def test_a_relative_path_in_the_root_ends_at_what_the_caller_named(
 
 def test_paths_are_told_in_the_form_in_which_the_caller_wrote_them(here: Path) -> None:
     aimed = aim("a/b")
-    assert [aimed.as_given(path) for path in aimed.prefixes()][:3] == ["a/b", "a", str(here)]
+    assert [aimed.as_given(path) for path in aimed.prefixes("")][:3] == ["a/b", "a", str(here)]
     assert aim("/a/b").as_given("/a") == "/a"
     assert aim(b"a/b").as_given(os.fsencode(here) + b"/a") == b"a"
 

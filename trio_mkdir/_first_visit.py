@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ._entries import Holder
@@ -83,7 +84,7 @@ class FirstVisit(Visit, Holder):
             self.filesystem,
             recorder,
             self.policy,
-            self.target.prefixes,
+            partial(self.target.prefixes, self.workers.mount.root_directory),
             self.outer,
         )
         transaction.take_over(self, self, self.items, self.ambiguous)

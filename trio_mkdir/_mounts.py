@@ -40,6 +40,14 @@ class Mount:
     type: str
     source: str
 
+    @property
+    def root_directory(self) -> str:
+        """The path of a directory that nobody has made, nor can remove, nor any above it.
+
+        Empty if there is none: what is mounted may be a directory of another mount.
+        """
+        return self.mount_point if self.root == "/" else ""
+
     def is_mounted_by(self, automount: Mount) -> bool:
         """Whether it is what ``automount`` mounts for whoever comes, autofs(5)."""
         point = automount.mount_point.rstrip("/")

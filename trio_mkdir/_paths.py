@@ -46,10 +46,11 @@ class Target:
         # The working directory of a relative path is never made, also not when it has vanished.
         return parent if parent is not None and len(parent) > self.added else None
 
-    def prefixes(self) -> Iterator[AnyPath]:
-        """The path and every directory above it, deepest first."""
+    def prefixes(self, root: str) -> Iterator[AnyPath]:
+        """The path and every directory above it, deepest first, but not ``root`` nor any above."""
+        end = root if isinstance(self.path, str) else os.fsencode(root)
         path: AnyPath | None = self.path
-        while path is not None:
+        while path is not None and path != end:
             yield path
             path = parent_of(path)
 

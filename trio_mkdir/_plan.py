@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ import attrs
 from ._paths import parent_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from ._paths import AnyPath
     from ._workers import Workers
@@ -173,6 +174,12 @@ class Plan:
         bundle.workers = self._workers_on(bundle.todo[-1])
         self.put_back(bundle)
 
-    def paths(self) -> Iterator[AnyPath]:
-        """Every directory that is needed, deepest first."""
-        return iter(sorted(self._known, key=len, reverse=True))
+    def paths(self) -> list[AnyPath]:
+        """Every directory that is needed, deepest first; not what nobody can have made."""
+        above: set[AnyPath] = set()
+        for workers in self._ready:
+            path: AnyPath | None = workers.mount.root_directory or None
+            while path is not None and path not in above:
+                above |= {path, os.fsencode(path)}
+                path = parent_of(path)
+        return sorted(self._known.keys() - above, key=len, reverse=True)

@@ -10,7 +10,7 @@ a symbolic link or a bind mount to it is the same directory. It has the calls th
 
 - ``FOUND``: somebody found it; no call has said that it made it.
 - ``PROVISIONAL``: a call of this process made it, and none that held it has succeeded.
-- ``FINAL``: a call that held it succeeded. Nobody removes it any more.
+- ``FINAL``: a call that held it succeeded. Nobody removes it any more, so nobody need hold it.
 - ``REMOVING``: the last holder failed and is removing it. Who finds it so waits and looks again.
 - ``GONE``: removed, or replaced by another directory that got the same inode.
 
@@ -189,7 +189,10 @@ class SharedTree:
                     return held, entry
                 if seen >= entry.seen:
                     entry.seen, entry.looked = seen, path
-                self._add(holder, entry)
+                if entry.state is State.FINAL and not entry.holders:
+                    self._retire(entry)  # it is only to be known for as long as this call is active
+                else:
+                    self._add(holder, entry)
                 held.append(entry)
             return held, None
 
@@ -246,6 +249,7 @@ class SharedTree:
                 return None
             if entry in self._left:
                 self._retire(entry)
+                self._drop_outlived()
             return entry.path
 
     def keep_all(self) -> None:
@@ -253,6 +257,7 @@ class SharedTree:
         with self._lock:
             for entry in list(self._left):
                 self._retire(entry)
+            self._drop_outlived()
 
     def commit(self, holder: Holder) -> None:
         """``holder`` succeeded: what it holds is final."""
@@ -291,6 +296,7 @@ class SharedTree:
                     self._recall(entry)
                     return State.REMOVING
                 self._retire(entry)
+                self._drop_outlived()
             return state
 
     def removed(self, entry: Entry, *, gone: bool, full: bool = False) -> bool:
@@ -308,6 +314,7 @@ class SharedTree:
                 entry.state = State.PROVISIONAL
                 entry.left = time.monotonic() if full else 0
                 self._retire(entry)
+                self._drop_outlived()
             self._removals += 1
             waiters, entry.waiters = entry.waiters, ()
         for waiter in waiters:
@@ -364,7 +371,6 @@ class SharedTree:
             self._loose[entry] = None
         else:
             self._retired[entry] = self._count
-        self._drop_outlived()
 
     def _end(self, holder: Holder) -> None:
         self._active.pop(holder, None)

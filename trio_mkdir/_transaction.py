@@ -155,7 +155,7 @@ class Transaction(Undoing):
     def _rely(self, entries: list[Entry], looks: list[Look]) -> None:
         known = self.known()
         for entry, (_, path, _) in zip(entries, looks, strict=False):
-            if entry in known:
+            if entry in known or entry not in self.holder.entries:  # final, and nobody's to undo
                 continue
             known.add(entry)
             self._found(path, self.workers_on(path), entry)
