@@ -162,14 +162,16 @@ class Visit(Handshake):
         if self._counted:  # before the caller looks
             self._back()
         answered = self.finish()
-        if answered and self._transaction is None:
+        # The caller may have committed by now, and others may have waited for us all the same.
+        if answered and self._transaction is None and not self._pays:
             return ()
         return self._after(was_in, answered=answered)
 
     def _after(self, was_in: Operation | None, *, answered: bool) -> Program:
+        transaction = self._transaction
         if answered:
-            if self.transaction.waiting:
-                self.transaction.part()
+            if transaction is not None and transaction.waiting:
+                transaction.part()
         else:
             yield from self._undo(was_in)
         if self._pays:
