@@ -44,6 +44,12 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        "a mount that has stalled once stays so, although it answers again",
+        "_workers.py",
+        "            job.workers.stuck -= 1\n",
+        "            pass\n",
+    ),
+    Mutation(
         "trusting the return value of run_sync: a late thread undoes nothing",
         "_visit.py",
         "        yield from self.noted(transaction.undo(self))\n",

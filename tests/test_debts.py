@@ -248,7 +248,9 @@ def test_each_mount_has_its_own_workers() -> None:
 def test_mounts_that_come_and_go_are_forgotten_but_not_those_where_something_goes_on() -> None:
     table = WorkerTable()
     stuck, owing = table.on(DISK), table.on(NAS)
+    busy = table.on(attrs.evolve(DISK, id=999))
     stuck.stuck = 1
+    busy.busy[Job(table, [], "/b")] = 1.0
     owing.paying = True
     table.owe(owing, Job(table, [], "/a"))
     first = table.on(attrs.evolve(DISK, id=1000))
@@ -256,6 +258,7 @@ def test_mounts_that_come_and_go_are_forgotten_but_not_those_where_something_goe
         table.on(attrs.evolve(DISK, id=1000 + number))
     assert table.on(DISK) is stuck
     assert table.on(NAS) is owing
+    assert table.on(attrs.evolve(DISK, id=999)) is busy
     assert table.on(attrs.evolve(DISK, id=1000)) is not first
 
 

@@ -15,6 +15,7 @@ from trio_mkdir import (
     MkdirError,
     Mount,
     MountStalled,
+    MountStatistics,
     Report,
     RollbackError,
     RootCause,
@@ -72,6 +73,20 @@ def test_a_timer_is_told_from_the_kernels_etimedout(kind: type[MkdirError]) -> N
     assert isinstance(timers, kind)
     assert not isinstance(kernels, kind)
     assert timers.errno == errno.ETIMEDOUT
+
+
+@pytest.mark.parametrize("kind", [StepTimeout, MountStalled])
+def test_a_timer_without_a_word_knows_of_nothing_that_is_stuck(
+    kind: type[StepTimeout | MountStalled],
+) -> None:
+    assert kind(errno.ETIMEDOUT, "Connection timed out").statistics.stuck == 0
+
+
+def test_what_was_stuck_goes_with_its_error_to_another_process() -> None:
+    error = StepTimeout(errno.ETIMEDOUT, "Connection timed out", "/a")
+    error.statistics = MountStatistics(MOUNT, stuck=1, stuck_since=1.0)
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert again.statistics == error.statistics
 
 
 def test_notes_are_kept_in_order() -> None:

@@ -29,6 +29,7 @@ from trio_mkdir import (
     LateAnswer,
     Made,
     MountStalled,
+    MountStatistics,
     Policy,
     RetryScheduled,
     RootCause,
@@ -37,6 +38,7 @@ from trio_mkdir import (
     StepTimeout,
     makedirs,
     mkdir,
+    mounts,
     open_rollback_nursery,
     pending_rollbacks,
     wait_settled,
@@ -141,6 +143,7 @@ def nothing_leaks(freezable: FreezableMount) -> Iterator[None]:
     assert registry.tree.statistics == (0, 0)
     assert all(not workers.stuck for workers in registry.workers._workers.values())
     assert all(not workers.debts for workers in registry.workers._workers.values())
+    assert all(not workers.busy for workers in registry.workers._workers.values())
     assert open_descriptors() == before
 
 
@@ -452,6 +455,46 @@ async def test_calls_go_through_again_as_soon_as_one_stuck_worker_returns(
         await makedirs(freezable.path / "another")
         await wait_settled()
     assert tree(freezable.path) == ["another"]
+
+
+async def test_what_hangs_on_a_frozen_mount_is_told_without_touching_it(
+    freezable: FreezableMount, clock: MockClock
+) -> None:
+    def now() -> MountStatistics:
+        (found,) = [each for each in mounts() if each.mount.mount_point == str(freezable.path)]
+        return found
+
+    policy = Policy(step_timeout=LONG, rollback_timeout=0, retries={}, stall_after=2)
+    await makedirs(freezable.path / "before", policy=policy)
+    assert (now().busy, now().stuck, now().debts) == (0, 0, 0)
+    answered = now().last_answer
+    assert answered is not None
+    freezable.freeze()
+    await stall(clock, freezable, policy, 2)
+    with pytest.raises(MountStalled) as caught:
+        await makedirs(freezable.path / "another", policy=policy)
+    error = caught.value
+    for found in (error.statistics, now()):  # here it still hangs
+        assert found.mount == error.mount
+        assert (found.busy, found.stuck, found.debts) == (2, 2, 2)
+        assert (found.stuck_operation, found.stuck_path) == ("mkdir", f"{freezable.path}/0")
+        assert found.stuck_since is not None
+        assert answered < found.stuck_since < found.time
+        assert found.last_answer == answered
+    (note,) = error.__notes__
+    assert note.startswith(f"on the mount {freezable.path} (ext4 from /dev/loop")
+    assert "2 system calls stuck, the longest for " in note
+    assert f"(mkdir of '{freezable.path}/0')" in note
+
+    freezable.thaw()
+    await wait_until_async(lambda: now().stuck < 2)
+    # At once, whoever else is still at the undoing of what came late.
+    with trio.fail_after(PATIENCE):
+        await makedirs(freezable.path / "another", policy=policy)
+        await wait_settled()
+    assert (now().stuck, now().debts) == (0, 0)
+    assert (now().last_answer or 0) > answered
+    assert tree(freezable.path) == ["another", "before"]
 
 
 async def test_a_checkpoint_is_executed_when_a_stalled_mount_refuses_a_call(

@@ -62,12 +62,19 @@ def test_a_line_has_all_that_a_mount_is() -> None:
         b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 shared:7 - ext3 /dev/root rw,errors=continue\n"
     )
     assert mount == Mount(36, 35, "98:0", "/mnt1", "/mnt2", "rw,noatime", "ext3", "/dev/root")
-    assert str(mount) == "/mnt2 (ext3 from /dev/root, rw,noatime)"
+    assert mount.super_options == "rw,errors=continue"
+    assert str(mount) == "/mnt2 (ext3 from /dev/root, rw,noatime,errors=continue)"
 
 
 def test_optional_fields_may_be_missing() -> None:
     (mount,) = parse(b"36 35 98:0 / /mnt rw - ext3 /dev/root rw\n")
     assert (mount.options, mount.type) == ("rw", "ext3")
+
+
+def test_options_of_the_filesystem_may_be_missing() -> None:
+    (mount,) = parse(b"36 35 98:0 / /mnt rw - ext3 /dev/root\n")
+    assert mount.super_options == ""
+    assert str(mount) == "/mnt (ext3 from /dev/root, rw)"
 
 
 def test_a_source_may_be_empty() -> None:

@@ -13,8 +13,10 @@ from collections.abc import Callable, Generator
 import pytest
 from doubles import DISK, NAS, Caller, Errand, Operation, World, drive, drive_to, refuse
 
-from trio_mkdir import LateAnswer, Made, Removed
+from trio_mkdir import LateAnswer, Made, Policy, Removed
+from trio_mkdir._first_visit import FirstVisit
 from trio_mkdir._handshake import Phase
+from trio_mkdir._paths import target
 from trio_mkdir._visit import SLICE, Sliced, Visit
 from trio_mkdir._walk import Failed
 from trio_mkdir._workers import Job, WorkerTable
@@ -397,6 +399,30 @@ def test_who_comes_back_leaves_alone_what_is_over() -> None:
     visit.count_as_stuck()
     drive(work)
     assert world.calls == ["mkdir /b"]
+
+
+def test_what_a_call_kept_others_from_is_undone_also_if_it_commits_at_once() -> None:
+    # Its thread, held up for a moment after it had answered, found a call that was over, and left
+    # to nobody what had waited for it: owed for ever.
+    world = World()
+    call = Caller(world, "/a/b")
+    call.go()
+    policy = Policy(filesystem=world.filesystem)
+    goal = target("/a/c", mode=0o777, parent_mode=None, exist_ok=True, parents=True)
+    first = FirstVisit(goal, world, world.workers.on(DISK), world.filesystem, policy, ())
+    world.tree.begin(first)
+    _ = first.transaction
+    work = first.program()
+    drive_to(work, "mkdir", "/a/c")
+    first.count_as_stuck()
+    world.debts.begin(call.transaction)
+    drive(call.undoing())
+    assert call.transaction.owed() == [("undo", "/a")]
+    first.wake_with(first.commit)
+    drive(work)
+    assert call.transaction.owed() == []
+    assert world.memory.tree() == ["/a", "/a/c"]
+    assert world.workers._stuck == {}
 
 
 # What is owed on the mount

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._backoff import BackoffPolicy, Budget
 from ._causes import RootCause
+from ._diagnosis import mounts
 from ._errors import (
     MkdirBlockingIOError,
     MkdirBrokenPipeError,
@@ -44,6 +45,7 @@ from ._makedirs import makedirs, makedirs_many, mkdir, pending_rollbacks, wait_s
 from ._mounts import Mount
 from ._nursery import RollbackNursery, open_rollback_nursery
 from ._policy import Policy
+from ._statistics import MountStatistics
 from ._util import publish
 
 __version__ = "0.1.0"
@@ -74,6 +76,7 @@ __all__ = [
     "MkdirTimeoutError",
     "Mount",
     "MountStalled",
+    "MountStatistics",
     "PendingRollback",
     "Policy",
     "ReliedOn",
@@ -90,6 +93,7 @@ __all__ = [
     "makedirs",
     "makedirs_many",
     "mkdir",
+    "mounts",
     "open_rollback_nursery",
     "pending_rollbacks",
     "wait_settled",

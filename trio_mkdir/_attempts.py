@@ -11,6 +11,7 @@ import trio
 
 from . import _step
 from ._causes import RootCause
+from ._diagnosis import statistics_on
 from ._errors import MountStalled, StepTimeout, mkdir_error
 from ._events import RetryScheduled, StepAnswered, StepTimedOut
 from ._paths import parent_of
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ._os import Filesystem
     from ._paths import AnyPath
     from ._policy import Policy
+    from ._statistics import MountStatistics
     from ._transaction import Transaction
     from ._visit import Visit, Work
     from ._walk import Program
@@ -202,8 +204,11 @@ class Attempts:
         """What to raise for ``failure``."""
         path = self.as_given(failure.path)
         error = mkdir_error(failure.number, path, failure.cause, self.mount, kind=kind)
+        where: Mount | MountStatistics = self.mount
+        if isinstance(error, (StepTimeout, MountStalled)):
+            error.statistics = where = statistics_on(self.workers, self.mount)
         if failure.cause in _NAMES_MOUNT or kind is not None:
-            error.add_note(f"on the mount {self.mount}")
+            error.add_note(f"on the mount {where}")
         if failure.note:
             error.add_note(failure.note)
         return error

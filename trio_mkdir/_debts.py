@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
     from ._events import PendingRollback
     from ._handshake import Handshake, Operation
+    from ._workers import Workers
 
 
 class Undoing(Protocol):
@@ -23,6 +25,10 @@ class Undoing(Protocol):
 
     def undo(self, payer: Handshake) -> Iterator[Operation]:
         """Undo what can be undone now."""
+        ...
+
+    def owed_on(self) -> list[Workers | None]:
+        """The mount of each directory that is still to be undone."""
         ...
 
 
@@ -65,6 +71,12 @@ class Debts:
         with self._lock:
             owed = list(self._owed.values())
         return tuple([debt for pending in owed for debt in pending()])
+
+    def by_mount(self) -> Counter[Workers | None]:
+        """How much of that is owed on which mount."""
+        with self._lock:
+            owed = list(self._owed)
+        return Counter(workers for undoing in owed for workers in undoing.owed_on())
 
     def when_settled(self, key: object, waiter: Callable[[], object]) -> bool:
         """Have ``waiter`` called once nothing is owed; False if that is so already."""

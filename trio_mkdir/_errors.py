@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from ._causes import RootCause, root_cause
 from ._events import Report
+from ._mounts import NO_TABLE
+from ._statistics import MountStatistics
 
 if TYPE_CHECKING:
     from ._mounts import Mount
@@ -100,8 +102,11 @@ class StepTimeout(MkdirTimeoutError):
 
     Its errno is ETIMEDOUT, though no kernel said so; an ETIMEDOUT of the kernel's own is a plain
     `MkdirError` and `TimeoutError`. What the system call answers in the end is in the log and
-    goes to the observers, as `LateAnswer`.
+    goes to the observers, as `LateAnswer`. The mount, and what is stuck there, is in its notes.
     """
+
+    statistics: MountStatistics = MountStatistics(NO_TABLE)
+    """What was going on on the mount when it was raised."""
 
 
 class MountStalled(MkdirTimeoutError):
@@ -109,8 +114,11 @@ class MountStalled(MkdirTimeoutError):
 
     Raised at once, before anything is tried, while at least ``Policy.stall_after`` system calls
     on the mount have not returned in time. As soon as one of them returns, calls go through
-    again.
+    again. The mount, and what is stuck there, is in its notes.
     """
+
+    statistics: MountStatistics = MountStatistics(NO_TABLE)
+    """What was going on on the mount when it was raised."""
 
 
 class RollbackError(Exception):

@@ -160,6 +160,7 @@ class FirstVisit(Visit, Holder):
         if not self.admit(("mkdir", path)):
             return False
         since = time.monotonic()
+        self.workers.busy[self] = since  # `_end` takes it out again
         try:
             try:
                 self.filesystem.mkdir(path, target.mode)

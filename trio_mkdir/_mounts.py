@@ -39,6 +39,8 @@ class Mount:
     """Not compared: a remount changes them, and it is the same mount all the same."""
     type: str
     source: str
+    super_options: str = attrs.field(default="", eq=False)
+    """Those of the filesystem itself, as ``hard`` or ``soft`` of an NFS; not compared, either."""
 
     @property
     def root_directory(self) -> str:
@@ -54,7 +56,9 @@ class Mount:
         return automount.type == "autofs" and f"{self.mount_point}/".startswith(f"{point}/")
 
     def __str__(self) -> str:
-        return f"{self.mount_point} ({self.type} from {self.source}, {self.options})"
+        both = [*self.options.split(","), *filter(None, self.super_options.split(","))]
+        options = ",".join(dict.fromkeys(both))  # as mount(8) and findmnt(8) show them
+        return f"{self.mount_point} ({self.type} from {self.source}, {options})"
 
 
 NO_TABLE: Final = Mount(0, 0, "0:0", "/", "/", "", "unknown", "unknown")
@@ -71,7 +75,7 @@ def parse(text: bytes) -> list[Mount]:
     for line in filter(None, os.fsdecode(text).split("\n")):  # other line ends may be in names
         before, _, after = line.partition(" - ")
         number, parent, device, root, point, options, *_ = before.split(" ")
-        kind, source, *_ = after.split(" ")
+        kind, source, super_options, *_ = [*after.split(" "), ""]
         mounts.append(
             Mount(
                 int(number),
@@ -82,6 +86,7 @@ def parse(text: bytes) -> list[Mount]:
                 options,
                 _unescaped(kind),
                 _unescaped(source),
+                _unescaped(super_options),
             )
         )
     return mounts

@@ -333,6 +333,14 @@ class UndoLog:
             items = [item.path for item in reversed(self._items) if item.may_be_removed]
         return [*stuck, *(("undo", path) for path in items)]
 
+    def owed_on(self) -> list[Workers | None]:
+        """On which mount each of these is."""
+        with self.lock:
+            undoing = {payer: item.workers for payer, item in self._hands}
+            stuck = [payer for payer in self._busy() if payer.operation is not None]
+            items = [item.workers for item in self._items if item.may_be_removed]
+        return [*(undoing.get(payer, self._workers) for payer in stuck), *items]
+
     # Being done
 
     def _settled(self) -> bool:

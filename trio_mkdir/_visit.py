@@ -14,6 +14,7 @@ import attrs
 
 from ._events import LateAnswer
 from ._handshake import Handshake, Phase
+from ._walk import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -64,6 +65,7 @@ class Sliced:
                     break
                 if until == math.inf:
                     until = now + SLICE
+                visit.workers.busy[visit] = now
                 yield operation
                 operation = next(program, None)  # here the system call happens
             else:
@@ -168,24 +170,34 @@ class Visit(Handshake):
     def _end(self) -> Iterable[Operation]:
         """Answer the caller; what is there to do after that."""
         was_in = self.operation
+        workers = self.workers
+        if workers.busy.pop(self, None) is not None:
+            failure = self.failure
+            workers.last_errno = failure.number if isinstance(failure, Failed) else None
+            workers.last_answer = time.monotonic()
         if self._counted:  # before the caller looks
             self._back()
         answered = self.finish()
-        if answered and self._transaction is None:
+        # The caller may have committed by now, and others may have waited for us all the same.
+        if answered and self._transaction is None and not self._pays:
             return ()
         return self._after(was_in, answered=answered)
 
     def _after(self, was_in: Operation | None, *, answered: bool) -> Program:
-        if answered:
-            if self.transaction.waiting:
-                self.transaction.part()
-        else:
-            yield from self._undo(was_in)
-        if self._pays:
-            if self._counted:  # as the caller may have given up meanwhile
-                self._back()
-            self.shared.workers.is_done(self)
-            yield from self._pay()  # for whoever was kept away by us until now
+        transaction = self._transaction
+        try:
+            if answered:
+                if transaction is not None and transaction.waiting:
+                    transaction.part()
+            else:
+                yield from self._undo(was_in)
+            if self._pays:
+                if self._counted:  # as the caller may have given up meanwhile
+                    self._back()
+                self.shared.workers.is_done(self)
+                yield from self._pay()  # for whoever was kept away by us until now
+        finally:
+            self.workers.busy.pop(self, None)
 
     def _undo(self, was_in: Operation | None) -> Program:
         """The caller is gone; what is done now can hang once more."""
@@ -205,6 +217,7 @@ class Visit(Handshake):
             if transaction.join(payer):
                 for operation in transaction.undo(payer):
                     payer.operation = operation
+                    self._goes_in()
                     yield operation
 
     def while_wanted(self, program: Program) -> Program:
@@ -213,17 +226,24 @@ class Visit(Handshake):
             if not self.admit(operation):
                 program.close()
                 return
+            self._goes_in()
             yield operation
 
     def noted(self, program: Program) -> Program:
         """Carry out ``program``, so that others know which system call this thread is in."""
         for operation in program:
             self.operation = operation
+            self._goes_in()
             yield operation
 
+    def _goes_in(self) -> None:
+        """A system call begins now."""
+        self.workers.busy[self] = time.monotonic()
+
     def _back(self) -> None:
-        self._counted = False  # nobody else ever clears it
-        self.shared.workers.is_back(self)
+        with self.lock:  # whoever counts us is done with it
+            self._counted = False  # nobody else ever clears it
+            self.shared.workers.is_back(self)
 
     def count_as_stuck(self) -> None:
         """Nobody waits for this thread in time any more."""

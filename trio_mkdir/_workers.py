@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakKeyDictionary
 
 import attrs
 import trio
+
+from ._statistics import MountStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +52,13 @@ class Workers:
     """Undoing for which no worker could be had."""
     paying: bool = False
     """Whether a thread is at it."""
+    # Each step writes these, and without a lock: whoever looks may be told of two steps at once.
+    busy: dict[Job, float] = attrs.field(factory=dict["Job", float])
+    """Who is in a system call, and `time.monotonic` when it began, or the slice that it is in."""
+    last_answer: float | None = None
+    """`time.monotonic` when a step was answered last,"""
+    last_errno: int | None = None
+    """and the answer that stopped it, if one did."""
 
 
 _limiters: Final = trio.lowlevel.RunVar[
@@ -77,7 +87,8 @@ class WorkerTable:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._workers: dict[Mount, Workers] = {}
-        self._stuck: dict[Job, None] = {}
+        self._stuck: dict[Job, float | None] = {}
+        """Since when, by `time.monotonic`, nobody waits in time for it; None if it is back."""
 
     def on(self, mount: Mount) -> Workers:
         """Those of ``mount``."""
@@ -93,19 +104,20 @@ class WorkerTable:
         self._workers = {
             mount: workers
             for mount, workers in self._workers.items()
-            if workers.stuck or workers.debts
+            if workers.stuck or workers.debts or workers.busy
         }
 
     def is_stuck(self, job: Job) -> None:
         """Nobody waits in time any more for the system call that ``job`` is in."""
         with self._lock:
             job.workers.stuck += 1
-            self._stuck[job] = None
+            self._stuck[job] = time.monotonic()
 
     def is_back(self, job: Job) -> None:
         """It has returned after all; what ``job`` does now may still be in the way of others."""
         with self._lock:
             job.workers.stuck -= 1
+            self._stuck[job] = None
 
     def is_done(self, job: Job) -> None:
         """It does nothing more."""
@@ -119,6 +131,42 @@ class WorkerTable:
         with self._lock:
             jobs = list(self._stuck)
         return [job.operation for job in jobs if job.operation is not None]
+
+    def active(self) -> list[Workers]:
+        """Those of every mount on which anything has happened."""
+        with self._lock:
+            known = list(self._workers.values())
+        return [
+            workers
+            for workers in known
+            if workers.last_answer is not None or workers.busy or workers.stuck or workers.debts
+        ]
+
+    def statistics(self, workers: Workers, mount: Mount, debts: int) -> MountStatistics:
+        """What goes on on ``mount``, where so many ``debts`` are owed."""
+        busy = workers.busy.copy()
+        with self._lock:
+            stuck = workers.stuck
+            counted = [
+                # From what was counted as stuck at first its thread may have come to another.
+                (busy.get(job, since), job.operation)
+                for job, since in self._stuck.items()
+                if since is not None and job.workers is workers
+            ]
+        since, operation = min(counted, key=lambda each: each[0], default=(None, None))
+        name, path = operation or (None, None)
+        return MountStatistics(
+            mount,
+            time.monotonic(),
+            busy=len(busy),
+            stuck=stuck,
+            stuck_since=since,
+            stuck_operation=name,
+            stuck_path=path,
+            debts=debts,
+            last_answer=workers.last_answer,
+            last_errno=workers.last_errno,
+        )
 
     def owe(self, workers: Workers, debt: Job) -> bool:
         """No worker could be had for ``debt``; False if no thread can be had either.

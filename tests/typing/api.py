@@ -22,6 +22,7 @@ from trio_mkdir import (
     MkdirError,
     Mount,
     MountStalled,
+    MountStatistics,
     PendingRollback,
     Policy,
     Report,
@@ -169,10 +170,33 @@ async def check_errors() -> None:
         as_oserror: OSError = error
         assert_type(as_oserror.errno, int | None)
 
+    try:
+        await trio_mkdir.makedirs("a/b")
+    except (StepTimeout, MountStalled) as error:
+        assert_type(error.statistics, MountStatistics)
+
     timeout: type[TimeoutError] = StepTimeout
     stalled: type[OSError] = MountStalled
     undone: type[Exception] = RollbackError
     _ = timeout, stalled, undone
+
+
+def check_mounts() -> None:
+    assert_type(trio_mkdir.mounts(), tuple[MountStatistics, ...])
+    for mount in trio_mkdir.mounts():
+        assert_type(mount.mount, Mount)
+        assert_type(mount.time, float)
+        assert_type(mount.busy, int)
+        assert_type(mount.stuck, int)
+        assert_type(mount.stuck_since, float | None)
+        assert_type(mount.stuck_seconds, float | None)
+        assert_type(mount.stuck_operation, str | None)
+        assert_type(mount.stuck_path, str | bytes | None)
+        assert_type(mount.debts, int)
+        assert_type(mount.last_answer, float | None)
+        assert_type(mount.last_errno, int | None)
+
+        mount.stuck = 0  # type: ignore[misc]
 
 
 async def check_pending_rollbacks() -> None:
