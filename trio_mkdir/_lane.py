@@ -127,7 +127,10 @@ class Lane(Attempts):
 
     async def settle(self) -> None:
         """Everything stands: tell the other calls, and see to it that it stays."""
-        self._go_to(self._plan.paths()[0])
+        paths = self._plan.paths()
+        if not paths:
+            return  # noqa: ASYNC910
+        self._go_to(paths[0])
         provisional = self._call.provisional
         self.mine.update(self.transaction.batched())
         await self._do(lambda: self.transaction.forward(self, provisional=provisional))
