@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from abc import abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -55,36 +56,43 @@ class Attempts:
     # What there is to do, as far as it matters here
 
     @property
+    @abstractmethod
     def transaction(self) -> Transaction:
         """The undo log of the call."""
-        raise NotImplementedError
+        ...
 
     @property
+    @abstractmethod
     def plain(self) -> bool:
         """Whether there is no undo log yet."""
-        raise NotImplementedError
+        ...
 
     @property
+    @abstractmethod
     def place(self) -> AnyPath:
         """The path that it is about, absolute."""
-        raise NotImplementedError
+        ...
 
     @property
+    @abstractmethod
     def progress(self) -> int:
         """More than before, if it has got on."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def as_given(self, path: AnyPath) -> AnyPath:
         """``path`` as the caller wrote it."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def another(self, work: Work) -> Visit:
         """A visit to do ``work``."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def begin_anew(self, failure: Failed | None = None) -> None:
         """Whatever was under way is over, because of ``failure``."""
-        raise NotImplementedError
+        ...
 
     @property
     def recorder(self) -> Recorder:
