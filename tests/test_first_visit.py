@@ -24,6 +24,7 @@ def first_visit(world: World, path: str = "/a/b", *, exist_ok: bool = False) -> 
     asked = target(path, mode=0o777, parent_mode=None, exist_ok=exist_ok, parents=True)
     visit = FirstVisit(asked, world, world.workers.on(DISK), world.filesystem, Policy(), ())
     world.tree.begin(visit)
+    visit.sent = True
     return visit
 
 
@@ -96,7 +97,6 @@ def test_what_was_made_before_there_was_an_undo_log_is_in_it(path: str) -> None:
 def test_the_events_of_before_are_in_the_record_and_so_is_the_step() -> None:
     world = World()
     visit = first_visit(world, "/a/b")
-    visit.sent = True
     visit.run()
     told = [(kind, path) for kind, _, path, _ in visit.transaction.recorder.told]
     assert told == [(Made, "/a"), (Made, "/a/b")]

@@ -16,13 +16,24 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 import pytest
 import trio
 import trio.testing
-from doubles import NAS, PATIENCE, Memory, NoThreads, Scripted, first, lose, refuse
+from doubles import (
+    DISK,
+    NAS,
+    PATIENCE,
+    Memory,
+    NoThreads,
+    Scripted,
+    fail,
+    first,
+    lose,
+    refuse,
+)
 from filesystems.waiting import wait_until_async
 from gates import LONG, time_out
 from hypothesis import assume, example, given, settings
@@ -888,6 +899,24 @@ async def test_calls_on_a_mount_whose_workers_are_all_stuck_fail_at_once() -> No
     await wait_settled()
     await makedirs("/c", policy=policy)
     assert filesystem.below.tree() == ["/c"]
+
+
+async def test_a_call_whose_mount_stalls_between_two_steps_is_over_at_once() -> None:
+    # A visit that was prepared and never sent kept it waiting for its own undoing, and active for
+    # ever: what other calls shared with it was then never forgotten.
+    filesystem = Scripted()
+    workers = registry.workers.on(DISK)
+
+    def stall(do: Callable[[], object]) -> NoReturn:
+        workers.stuck = 8
+        fail(errno.EAGAIN)
+
+    filesystem.script("mkdir", "/a", stall)
+    with pytest.raises(MountStalled):
+        await makedirs("/a", policy=Policy(filesystem=filesystem))
+    workers.stuck = 0
+    assert registry.tree.statistics == (0, 0)
+    assert pending_rollbacks() == ()
 
 
 # Slices

@@ -110,6 +110,7 @@ class Attempts:
             stalled = Failed(errno.ETIMEDOUT, self.place, RootCause.TIMED_OUT)
             raise self.error(stalled, MountStalled)
         if not self.plain:
+            self.transaction.join(visit)
             self.recorder.step(self.place)
         self.unanswered = visit
         try:

@@ -98,9 +98,7 @@ class Call(FirstVisit, Attempts):
 
     def another(self, work: Work) -> Visit:
         """A visit to do ``work``."""
-        visit = Visit(self.transaction, self.workers, work, self.walk)
-        self.transaction.join(visit)
-        return visit
+        return Visit(self.transaction, self.workers, work, self.walk)
 
     def begin_anew(self, failure: Failed | None = None) -> None:
         """Whatever was under way is over, because of ``failure``."""

@@ -87,7 +87,7 @@ class FirstVisit(Visit, Holder):
             partial(self.target.prefixes, self.workers.mount.root_directory),
             self.outer,
         )
-        transaction.take_over(self, self, self.items, self.ambiguous)
+        transaction.take_over(self, self, self.items, self.ambiguous, sent=self.sent)
         walk = self._walk or self._set_out()
         walk.log = transaction
         self._work = self._everything(transaction, walk)

@@ -162,9 +162,8 @@ class Lane(Attempts):
 
     def another(self, work: Work) -> Visit:
         """A visit to do ``work``."""
-        self._visit = visit = Visit(self.transaction, self.workers, work, self)
-        self.transaction.join(visit)
-        return visit
+        self._visit = Visit(self.transaction, self.workers, work, self)
+        return self._visit
 
     def begin_anew(self, failure: Failed | None = None) -> None:
         """Whatever was under way is over, because of ``failure``."""

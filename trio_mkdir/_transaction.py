@@ -66,19 +66,19 @@ class Transaction(Undoing):
 
     def take_over(
         self,
-        visit: Handshake,
+        first: Handshake,
         holder: Holder,
         items: list[Item],
         ambiguous: dict[AnyPath, int],
+        *,
+        sent: bool,
     ) -> None:
         """Go on with what the first visit of a call has made until now, under its lock."""
-        self.lock = visit.lock
+        self.lock = first.lock
         self.holder = holder
         self._items = items
         self.ambiguous = ambiguous
-        self._payers = (visit,)
-
-    # What was made and what is relied on
+        self._payers = (first,) if sent else ()
 
     def forward(self, walk: Way, *, provisional: bool = False) -> Program:
         """Make the path; then tell the shared tree what this call made and what it relies on.
