@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._backoff import BackoffPolicy, Budget
 from ._causes import RootCause
 from ._errors import (
+    EscapeError,
     MkdirBlockingIOError,
     MkdirBrokenPipeError,
     MkdirChildProcessError,
@@ -53,6 +54,7 @@ __all__ = [
     "Budget",
     "DebtPaid",
     "DebtTaken",
+    "EscapeError",
     "Event",
     "Kept",
     "LateAnswer",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._attempts import Attempts
+from ._beneath import confine
 from ._causes import RootCause
 from ._entries import BeingRemoved
 from ._errors import MkdirError
@@ -32,11 +33,16 @@ class Call(FirstVisit, Attempts):
     def __init__(self, target: Target, policy: Policy, outer: tuple[Holder, ...] = ()) -> None:
         self._began = trio.current_time()
         filesystem = policy.filesystem or registry.operating_system
+        confined = None if target.root is None else confine(filesystem, target.root)
+        if confined is not None:
+            filesystem = confined
         self.mount = filesystem.mount(target.path)
         workers = registry.workers.on(self.mount)
         super().__init__(target, registry, workers, filesystem, policy, outer)
         if outer or listening(policy.observers) or filesystem.turn is not None:
             _ = self.transaction  # it is needed in any case
+        if confined is not None:
+            self.transaction.stay_in(confined)
 
     @trio.lowlevel.enable_ki_protection
     async def make(self) -> Report:

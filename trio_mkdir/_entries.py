@@ -10,6 +10,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._os import Filesystem
     from ._paths import AnyPath
 
 Identity: TypeAlias = tuple[int, int]
@@ -61,6 +62,8 @@ class Entry:
     looked: AnyPath
     """Where somebody last saw it."""
     state: State = State.FOUND
+    via: Filesystem | None = None
+    """By which it was made there."""
     seen: float = 0.0
     """`time.monotonic` after that."""
     missed: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -55,6 +55,31 @@ class Filesystem(Protocol):
     def mount(self, path: AnyPath) -> Mount:
         """The mount on which ``path`` (absolute) lies, by the text of the mount table."""
         ...
+
+
+@runtime_checkable
+class Confined(Filesystem, Protocol):
+    """The same from one directory, the root, down: nothing is done or looked at elsewhere.
+
+    Paths are absolute all the same. Those that lead out, by their text, by ``..`` or by a symbolic
+    link, are answered EXDEV. It may be closed, from any thread, and after that nothing is there.
+    """
+
+    @property
+    def root(self) -> AnyPath:
+        """The text of the root."""
+        ...
+
+    def holds(self, path: AnyPath) -> bool:
+        """Whether ``path`` is below the root, not the root itself, by its text."""
+        ...
+
+    def is_same(self, other: Confined) -> bool:
+        """Whether what was done by ``other`` can be undone by this one."""
+        ...
+
+    def close(self) -> None:
+        """Give the root's descriptor back; must never block."""
 
 
 class OperatingSystem:

@@ -19,6 +19,16 @@ _MODE_BITS: Final = 0o7777
 _FILE_TYPE: Final = 0o170000
 
 
+@attrs.frozen
+class Root:
+    """The directory that a call stays beneath."""
+
+    text: AnyPath
+    """Its path, absolute; if there is a descriptor, only a name for it."""
+    descriptor: int | None
+    """The caller's own."""
+
+
 @attrs.define(eq=False)
 class Target:
     """What one call is asked to make."""
@@ -34,6 +44,8 @@ class Target:
     """Whether missing parents are made, as `os.makedirs` does and `os.mkdir` does not."""
     added: int = 0
     """How much longer the absolute path is."""
+    root: Root | None = None
+    """What the path is relative to, and must not lead out of; None for the working directory."""
 
     def as_given(self, path: AnyPath) -> AnyPath:
         """``path``, one of `prefixes`, in the form in which the caller wrote it."""
@@ -42,13 +54,16 @@ class Target:
     def parent(self, path: AnyPath) -> AnyPath | None:
         """The directory to make before ``path``; None above what the caller named."""
         parent = parent_of(path)
+        if self.root is not None and parent is not None and _is_dot_dot(path):
+            return None  # what is missing before a `..` is not made, as `..` would undo it
         # The working directory of a relative path is never made, also not when it has vanished.
         return parent if parent is not None and len(parent) > self.added else None
 
     def prefixes(self) -> Iterator[AnyPath]:
-        """The path and every directory above it, deepest first."""
+        """The path and every directory above it, deepest first; none above the root."""
         path: AnyPath | None = self.path
-        while path is not None:
+        top = 0 if self.root is None else len(self.root.text)
+        while path is not None and len(path) >= top:
             yield path
             path = parent_of(path)
 
@@ -60,13 +75,15 @@ def target(
     parent_mode: int | None,
     exist_ok: bool,
     parents: bool,
+    root: Root | None = None,
 ) -> Target:
     """Check the arguments of a call, as `os.makedirs` would, before anything is made.
 
     Raises:
       TypeError: ``path`` is no path, or a mode is no integer.
       ValueError: ``path`` holds a NUL or cannot be encoded, or a mode is out of range.
-      OSError: ``path`` is relative and the working directory is gone, or cannot be told.
+      OSError: ``path`` is relative and the working directory is gone, or cannot be told; or it is
+          absolute, and is to stay beneath ``root``.
     """
     given = os.fspath(path)
     if isinstance(given, str):
@@ -78,7 +95,10 @@ def target(
     if null:
         raise ValueError(f"path must not hold a null byte, not {given!r}")
     # An empty path stays one: the kernel answers ENOENT, and it is not the working directory.
-    full = given if absolute or not given else _absolute(given)
+    if root is not None:
+        full = _beneath(root, given)
+    else:
+        full = given if absolute or not given else from_here(given)
     return Target(
         given,
         full,
@@ -87,10 +107,22 @@ def target(
         bool(exist_ok),
         parents,
         len(full) - len(given),
+        root,
     )
 
 
-def _absolute(path: AnyPath) -> AnyPath:
+def _beneath(root: Root, path: AnyPath) -> AnyPath:
+    if os.path.isabs(path):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+    if not path:
+        return path
+    if not root.text:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), root.text)
+    return os.path.join(root.text, path)  # type: ignore[arg-type]  # both str, or both bytes
+
+
+def from_here(path: AnyPath) -> AnyPath:
+    """``path``, relative to the working directory of this moment."""
     try:
         here: AnyPath = os.getcwdb() if isinstance(path, bytes) else os.getcwd()
     except OSError as error:
@@ -120,6 +152,11 @@ def parent_of(path: AnyPath) -> AnyPath | None:
     if not tail:
         head, tail = os.path.split(head)
     return head if head and tail else None
+
+
+def _is_dot_dot(path: AnyPath) -> bool:
+    bare: str | bytes = path.rstrip("/") if isinstance(path, str) else path.rstrip(b"/")
+    return os.path.basename(bare) in {"..", b".."}
 
 
 def is_dot(path: AnyPath) -> bool:

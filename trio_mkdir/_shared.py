@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from ._entries import Holder, Identity, Look
+    from ._os import Filesystem
     from ._paths import AnyPath
 
 MEMORY: Final = 65_536
@@ -138,8 +139,15 @@ class SharedTree:
             if entry.seen == sight.seen and entry.state is not State.REMOVING:
                 self._forget(entry)
 
-    def made(self, holder: Holder, identity: Identity, path: AnyPath, since: float) -> Entry:
-        """``holder`` made a directory with a ``mkdir`` that it started at ``since``.
+    def made(
+        self,
+        holder: Holder,
+        identity: Identity,
+        path: AnyPath,
+        since: float,
+        via: Filesystem | None = None,
+    ) -> Entry:
+        """``holder`` made a directory with a ``mkdir`` of ``via`` that it started at ``since``.
 
         Raises `BeingRemoved` if somebody is removing what had the inode number before: he may have
         done so and not know it, and would try again.
@@ -160,7 +168,7 @@ class SharedTree:
                 entry.born = since
                 entry.state = State.PROVISIONAL
             if entry.state is State.PROVISIONAL:
-                entry.path = path
+                entry.path, entry.via = path, via
             self._add(holder, entry)
             return entry
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 import errno
 import time
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING
 
-from ._causes import RootCause, root_cause
-from ._entries import BeingRemoved, Holder, State
-from ._events import Kept, Made, PendingRollback, ReliedOn, Removed
-from ._paths import AnyPath, parent_of
-from ._undo_log import Item, UndoLog
+from ._causes import RootCause
+from ._entries import BeingRemoved
+from ._events import Made, PendingRollback, ReliedOn
+from ._paths import AnyPath
+from ._removals import Removals
+from ._undo_log import Item
 from ._walk import Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterable
 
-    from ._entries import Entry, Identity, Look
+    from ._entries import Entry, Holder, Look
     from ._events import Recorder
     from ._handshake import Handshake, Operation
     from ._os import Filesystem
@@ -31,17 +31,8 @@ if TYPE_CHECKING:
     from ._walk import Program, Walk
     from ._workers import Workers
 
-T = TypeVar("T")
 
-_A_MOMENT: Final = 0.001
-"""Seconds until another call has said that a directory is gone, as a rule,"""
-_A_WHILE: Final = 0.1
-"""and between two questions where it has not, because its removal hangs."""
-_NOTHING_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
-_NOT_EMPTY: Final = {errno.ENOTEMPTY, errno.EEXIST}
-
-
-class Transaction(UndoLog):
+class Transaction(Removals):
     """The undo log of one call, or of one block, and the programs that fill and empty it.
 
     ``prefixes`` are those of the path on which it may make something; ``outer`` gets what it
@@ -58,13 +49,7 @@ class Transaction(UndoLog):
         prefixes: Callable[[], Iterable[AnyPath]] = tuple[AnyPath, ...],
         outer: tuple[Holder, ...] = (),
     ) -> None:
-        super().__init__(shared.workers, workers)
-        self.holder: Holder = Holder()
-        self.shared = shared
-        self.tree = shared.tree
-        self.filesystem = filesystem
-        self.recorder = recorder
-        self._policy = policy
+        super().__init__(shared, workers, filesystem, recorder, policy)
         self._prefixes = prefixes
         self._outer = outer
 
@@ -129,32 +114,13 @@ class Transaction(UndoLog):
                 yield from self._enter(item)
 
     def _enter(self, item: Item) -> Program:
-        identity = item.identity or (yield from self._identify(item.path))
-        yield from self._check_elsewhere(identity, item.path)
+        via = self._via(item)
+        identity = item.identity or (yield from self._identify(item.path, via))
+        yield from self._check_elsewhere(identity, item.path, via)
         with self.lock:
             # Undone meanwhile, by somebody who did not wait for us? Then nothing there is ours.
             if not item.taken:
-                item.entry = self.tree.made(self.holder, identity, item.path, item.since)
-
-    def _check_elsewhere(self, identity: Identity, path: AnyPath) -> Program:
-        """Another path to our directory, or to what had its inode number before us?"""
-        sight = self.tree.seen_elsewhere(identity, path)
-        if sight is None:
-            return
-        try:
-            same = identity == (yield from self._identify(sight.path, follow=True))
-        except OSError as error:
-            same = error.errno not in _NOTHING_THERE  # any other failure tells nothing
-        if not same:
-            self.tree.forget(sight)
-
-    def _identify(
-        self, path: AnyPath, *, follow: bool = False
-    ) -> Generator[Operation, None, Identity]:
-        name = "stat" if follow else "lstat"
-        yield name, path
-        status = (self.filesystem.stat if follow else self.filesystem.lstat)(path)
-        return status.st_dev, status.st_ino
+                item.entry = self.tree.made(self.holder, identity, item.path, item.since, via)
 
     def hold(self, mine: Collection[AnyPath] = ()) -> Program:
         """Hold every directory on the call's path, so that no other call's rollback removes it.
@@ -181,7 +147,7 @@ class Transaction(UndoLog):
         looks: list[Look] = []
         for path in paths:
             try:
-                identity = yield from self._identify(path, follow=True)
+                identity = yield from self._identify(path, self.filesystem, follow=True)
             except OSError as error:
                 raise _failed(error, path) from None
             looks.append((identity, path, time.monotonic()))
@@ -194,14 +160,6 @@ class Transaction(UndoLog):
             self._found(path, self._workers, entry)
             if self.tree.shared(entry, self.holder, self._outer):
                 self.recorder.tell(ReliedOn, path)
-
-    def _found(
-        self, path: AnyPath, workers: Workers | None, entry: Entry, position: int = 0
-    ) -> None:
-        item = Item(path, workers, made=False)
-        item.entry = entry
-        item.position = position
-        self.insert(item)
 
     def _drop_but(self, entries: Iterable[Entry]) -> Program:
         """Rely no more on what is not on the path any more; the last to do so removes it."""
@@ -216,191 +174,17 @@ class Transaction(UndoLog):
         """Nothing of this is undone any more."""
         self._payers = ()  # they know us: what knows each other waits for the garbage collector
         self.tree.commit(self.holder)
+        self.close_roots()
 
     def move_to(self, outer: Transaction) -> None:
         """What this one made and found is undone with ``outer`` from now on."""
         items = self.clear()
+        self.move_roots(items, outer)
         known = {item.entry for item in items if item.entry in outer.holder.entries}
         self.tree.hand_on(self.holder, outer.holder)
         outer.adopt([item for item in items if item.entry not in known])
         # What ``outer`` had made or found, too, is undone with what was completed first.
         outer.put_back({item.entry: item.position for item in items if item.entry in known})
-
-    # Undoing
-
-    def undo(self, payer: Handshake, only: Workers | None = None) -> Program:
-        """Undo whatever no system call is in the way of; what is left is somebody else's duty.
-
-        ``only`` what is on one mount.
-        """
-        while (item := self.next_for(payer, only)) is not None:
-            yield from self._undo(item)
-
-    def _undo(self, item: Item) -> Program:
-        if item.doubt is not None:
-            yield from self._tell_doubt(item, item.doubt)
-            return
-        try:
-            entry = item.entry or (yield from self._insist(item.path, partial(self._known, item)))
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                self._keep(item, f"lstat: {error.strerror}", error.errno)
-            yield from self._inherit(item.path, item)
-            return
-        state = self.tree.release(self.holder, entry)
-        if state is State.REMOVING:
-            yield from self._remove(item, entry)
-        elif state is State.GONE:
-            yield from self._inherit(item.path, item)
-        elif item.made:
-            self._keep(item, "another call relies on it")
-
-    def _known(self, item: Item) -> Generator[Operation, None, Entry]:
-        delay = _A_MOMENT
-        while True:
-            identity = item.identity or (yield from self._identify(item.path))
-            yield from self._check_elsewhere(identity, item.path)
-            try:
-                return self.tree.made(self.holder, identity, item.path, item.since)
-            except BeingRemoved:
-                # What had its number before; whoever removes that may not have said so yet.
-                item.identity = None
-            yield "sleep", item.path
-            self.filesystem.sleep(delay)
-            delay = min(2 * delay, _A_WHILE)
-
-    def _remove(self, item: Item, entry: Entry) -> Program:
-        told = False
-        where = entry.path
-        try:
-            while True:
-                others = self.in_other_hands(item)
-                try:
-                    where = yield from self._insist(entry.path, partial(self._rmdir, item, entry))
-                except OSError as error:
-                    full = error.errno in _NOT_EMPTY
-                    if full and others:
-                        self._stop_removing(entry)
-                        told = True
-                        self.put_off(item, others)
-                        return
-                    if not full and (yield from self._is_gone(item, entry)):
-                        self.recorder.tell(Removed, item.path)
-                        break  # what stands there decides, as the reply can be lost
-                    if self.tree.removed(entry, gone=False, full=full):
-                        continue  # somebody has turned away from it meanwhile
-                    told = True
-                    yield from self._keep_above(entry.path)
-                    if full:
-                        self._keep(item, "it is not empty")
-                    else:
-                        self._keep(item, f"rmdir: {error.strerror}", error.errno)
-                    return
-                break
-            told = True
-            self.tree.removed(entry, gone=True)
-        finally:
-            if not told:
-                self._stop_removing(entry)
-        yield from self._inherit(where, item)
-
-    def _stop_removing(self, entry: Entry) -> None:
-        """It may be tried once more, but not now, whoever has turned away from it."""
-        while self.tree.removed(entry, gone=False):
-            pass
-
-    def _rmdir(self, item: Item, entry: Entry) -> Generator[Operation, None, AnyPath]:
-        """Remove it where it was made, or where it was found; tells where."""
-        for path in dict.fromkeys([entry.path, item.path]):
-            with suppress(FileNotFoundError):
-                identity = yield from self._identify(path)
-                # Otherwise it is somebody else's by now, whatever the answer to the last attempt.
-                if identity == entry.identity:
-                    yield "rmdir", path
-                    self.filesystem.rmdir(path)
-                    self.recorder.tell(Removed, item.path)
-                    return path
-        return entry.path
-
-    def _is_gone(self, item: Item, entry: Entry) -> Generator[Operation, None, bool]:
-        """Whether it is nowhere that is known."""
-        for path in dict.fromkeys([entry.path, item.path]):
-            try:
-                yield from self._identify(path)
-            except FileNotFoundError:
-                continue
-            except OSError:
-                pass
-            return False
-        return True
-
-    def _keep_above(self, path: AnyPath) -> Program:
-        """What was left standing above ``path`` has to be known for as long as ``path`` stands."""
-        while (parent := parent_of(path)) is not None:  # pragma: no branch - the root stands
-            path = parent
-            try:
-                identity = yield from self._insist(path, partial(self._identify, path, follow=True))
-            except OSError:
-                return
-            if not self.tree.keep(identity):
-                return
-
-    def _inherit(self, path: AnyPath, child: Item) -> Program:
-        """Take over the directory above ``path``, if its maker could not remove it because of us.
-
-        By the path at which it was made: a symbolic link has other directories above it.
-        """
-        parent = parent_of(path)
-        if parent is None or not self.tree.loose:
-            return
-        identity = self.tree.loose_at(parent)
-        if identity is None:
-            look = partial(self._identify, parent, follow=True)
-            try:
-                identity = yield from self._insist(parent, look)
-            except OSError as error:
-                if error.errno not in _NOTHING_THERE:
-                    why = f"what was in it is removed, and it cannot be looked at: {error.strerror}"
-                    self.recorder.tell(Kept, parent, why, error.errno)
-                return
-        born = child.since if child.entry is None else child.entry.born
-        entry = self.tree.inherit(self.holder, identity, born)
-        if entry is not None and not self.knows(entry):
-            self._found(parent, child.workers, entry, child.position)
-
-    def _insist(
-        self, path: AnyPath, attempt: Callable[[], Generator[Operation, None, T]]
-    ) -> Generator[Operation, None, T]:
-        """The result of ``attempt``, tried again as the policy says."""
-        delays: dict[RootCause, Iterator[float]] = {}
-        while True:
-            try:
-                return (yield from attempt())
-            except OSError as error:
-                cause = root_cause(error.errno)
-                backoff = self._policy.retries.get(cause)
-                if error.errno in _NOT_EMPTY or backoff is None:
-                    raise
-                delay = next(delays.setdefault(cause, backoff.delays(self.shared.random)), None)
-                if delay is None:
-                    raise
-            yield "sleep", path
-            self.filesystem.sleep(delay)
-
-    def _tell_doubt(self, item: Item, number: int) -> Program:
-        """What may be ours, and cannot be told from another's, is left, but not in silence."""
-        answer = errno.errorcode.get(number, str(number))
-        why = f"mkdir was answered {answer}: it may be ours or another's"
-        try:
-            yield from self._insist(item.path, partial(self._identify, item.path))
-        except OSError as error:
-            if error.errno in _NOTHING_THERE:
-                return
-            why += f", and cannot be looked at: {error.strerror}"
-        self._keep(item, why)
-
-    def _keep(self, item: Item, why: str, number: int | None = None) -> None:
-        self.recorder.tell(Kept, item.path, why, number)
 
     def pending(self, since: float) -> list[PendingRollback]:
         """What is still owed."""

@@ -250,6 +250,8 @@ class Walk:
                 note = who_may_write(parent, self._filesystem.stat(parent))
             except OSError as error:
                 note = f"whoever may write to {parent!r} cannot be told: {error.strerror}"
+        elif cause is RootCause.ESCAPES and self._target.root is not None:
+            note = f"it leads out of {self._target.root.text!r}, by `..` or a symbolic link"
         elif number == errno.EEXIST and path in self.log.ambiguous:
             answer = self.log.ambiguous[path]
             before = errno.errorcode.get(answer, str(answer))
