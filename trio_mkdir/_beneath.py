@@ -27,6 +27,7 @@ from ._causes import root_cause
 from ._errors import mkdir_error
 from ._os import Confined, OperatingSystem
 from ._paths import AnyPath, Root, from_here
+from ._registry import registry
 from ._walk import Failed
 
 if TYPE_CHECKING:
@@ -120,6 +121,18 @@ def check_supported(system: Any) -> None:
         raise NotImplementedError(f"beneath= needs what this platform lacks: {', '.join(lacking)}")
 
 
+@contextmanager
+def open_beneath(root: object, path: str) -> Iterator[int]:
+    """A descriptor of the directory ``path`` in ``root``, as `Beneath.directory` has it."""
+    where = root_at(root, in_bytes=False)
+    beneath = Beneath(where, registry.operating_system.mount)
+    try:
+        with beneath.directory(os.path.join(os.fsdecode(where.text), path)) as fd:
+            yield fd
+    finally:
+        beneath.close()
+
+
 class Beneath:
     """The real filesystem, from one directory down; `Filesystem` says what its methods do."""
 
@@ -159,7 +172,7 @@ class Beneath:
             if self._identity is None:
                 try:
                     if self._fd is None:
-                        self._fd = os.open(self._text, _ROOT)
+                        self._fd = self._open(self._text, _ROOT)
                     status = os.fstat(self._fd)
                     if not stat.S_ISDIR(status.st_mode):
                         _fail(errno.ENOTDIR)
@@ -219,6 +232,16 @@ class Beneath:
                 way.close()
 
     _open = staticmethod(os.open)
+
+    @contextmanager
+    def directory(self, path: AnyPath) -> Iterator[int]:
+        """A descriptor, O_PATH, of the directory, no symbolic link, that is there."""
+        with self._way(path) as way:
+            fd = self._open(way.to_last(), _DIRECTORY, dir_fd=way.here)
+            try:
+                yield fd
+            finally:
+                os.close(fd)
 
     # System calls
 

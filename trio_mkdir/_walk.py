@@ -223,7 +223,8 @@ class Walk:
             yield from self._fail(path, number)
         except OSError as error:
             _raise_passing(error, path)
-            yield from self._fail(path, number)
+            escapes = root_cause(error.errno) is RootCause.ESCAPES
+            yield from self._fail(path, errno.EXDEV if escapes else number)
         else:
             if not stat.S_ISDIR(status.st_mode):
                 yield from self._fail(path, number)
