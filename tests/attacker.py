@@ -1,4 +1,4 @@
-"""A program that swaps directories and symbolic links in a root as fast as it can, until it is ended.
+"""A program that swaps directories and symbolic links as fast as it can, until it is ended.
 
 ``python attacker.py ROOT NAME...``, each NAME ``swap`` or ``deep``: in ROOT there is ``swap/deep``,
 and beside each of the two a trap, a symbolic link that leads out. They change places, and ``deep``

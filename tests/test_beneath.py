@@ -1,4 +1,4 @@
-"""A call that stays beneath a root: what it makes, what it refuses, and that it lets go in the end."""
+"""A call that stays beneath a root: what it makes and refuses, and that it lets go in the end."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from doubles import Memory
+from doubles import Memory, first
 from filesystems.processes import AnotherUser
-from gates import Attempt, Gate, Stage
+from gates import Attempt, Gate, Stage, as_usual
 
 import trio_mkdir
 from trio_mkdir import EscapeError, MkdirError, Policy, RootCause, open_rollback_nursery
@@ -185,7 +185,19 @@ REFUSED = {
     f"{NAME}/new": errno.ENAMETOOLONG,
 }
 
-STANDS = ["dir", "dir/", ".", "./", "dir/.", "dir/..", "in", "in/", "chain", "dir/up", "dir/sub/../.."]
+STANDS = [
+    "dir",
+    "dir/",
+    ".",
+    "./",
+    "dir/.",
+    "dir/..",
+    "in",
+    "in/",
+    "chain",
+    "dir/up",
+    "dir/sub/../..",
+]
 
 # With exist_ok, what a link leads to is looked at.
 NO_DIRECTORY = {
@@ -496,7 +508,7 @@ class Interfered(Beneath):
     def __init__(self, root: Path, *acts: Callable[[], object]) -> None:
         super().__init__(Root(str(root), None), registry.operating_system.mount)
         self._acts = list(acts)
-        self._open = self._opened_after  # type: ignore[method-assign, assignment]
+        self._open = self._opened_after
 
     def _opened_after(self, *args: Any, **kwargs: Any) -> int:
         if self._acts:
@@ -591,8 +603,9 @@ class Held:
         self.sleep = stage.sleep
         self.mount = stage.mount
 
-    def is_same(self, other: Any) -> bool:
-        return self._beneath.is_same(other._beneath)
+    @property
+    def anchor(self) -> object:
+        return self._beneath.anchor
 
     def _run(self, name: str, path: AnyPath, *args: Any) -> Any:
         do = partial(getattr(self._beneath, name), path, *args)
@@ -654,7 +667,7 @@ async def test_it_is_undone_in_the_root_wherever_that_is_by_then(stage: Rooted) 
         os.rename(stage.at("root"), stage.at("moved"))
         os.makedirs(stage.at("root/a"))
 
-    stage.script("mkdir", stage.at("root/a/b"), lambda do: do(), lambda do: (move(), do())[1])
+    stage.script("mkdir", stage.at("root/a/b"), as_usual, first(move))
     stage.refuse("mkdir", "root/a/b/c", errno.ENOENT, errno.EACCES)
     with pytest.raises(PermissionError):
         await make(stage, "a/b/c")

@@ -1,4 +1,4 @@
-"""An attacker swaps directories and links while calls run and roll back: nothing happens outside."""
+"""Somebody swaps directories and links while calls run and roll back; nothing happens outside."""
 
 from __future__ import annotations
 

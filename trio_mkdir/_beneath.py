@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, runtime_checka
 from ._causes import root_cause
 from ._errors import mkdir_error
 from ._os import Confined, OperatingSystem
-from ._paths import AnyPath, Root, from_here
+from ._paths import AnyPath, Root, from_here, without_slashes
 from ._registry import registry
 from ._walk import Failed
 
@@ -78,8 +78,7 @@ def root_at(beneath: object, *, in_bytes: bool) -> Root:
             raise ValueError(f"beneath must not hold a null byte, not {text!r}")
     text = os.fsencode(text) if in_bytes else os.fsdecode(text)
     if text:  # otherwise it is no directory, and the working directory neither
-        text = from_here(text)
-        text = text.rstrip(text[:1]) or text[:1]  # an absolute path begins with a slash
+        text = without_slashes(from_here(text)) or text[:1]
     return Root(text, descriptor)
 
 
@@ -113,10 +112,13 @@ def confine(filesystem: Filesystem, root: Root) -> Confined:
 
 def check_supported(system: Any) -> None:
     """Raise NotImplementedError if ``system``, which is `os`, lacks what it takes."""
-    lacking = [name for name in ("O_PATH", "O_DIRECTORY", "O_NOFOLLOW") if not hasattr(system, name)]
-    for name in ("open", "mkdir", "rmdir", "stat", "readlink"):
-        if getattr(system, name) not in system.supports_dir_fd:
-            lacking.append(f"{name}(dir_fd=...)")
+    flags = ("O_PATH", "O_DIRECTORY", "O_NOFOLLOW")
+    functions = ("open", "mkdir", "rmdir", "stat", "readlink")
+    able = system.supports_dir_fd
+    lacking = [
+        *[flag for flag in flags if not hasattr(system, flag)],
+        *[f"{name}(dir_fd=...)" for name in functions if getattr(system, name) not in able],
+    ]
     if lacking:
         raise NotImplementedError(f"beneath= needs what this platform lacks: {', '.join(lacking)}")
 
@@ -184,13 +186,10 @@ class Beneath:
             assert self._fd is not None  # noqa: S101 - for the type checker
             return self._fd
 
-    def is_same(self, other: Confined) -> bool:
-        """Whether both, open, have one root, and one text for it."""
-        return (
-            isinstance(other, Beneath)
-            and self._identity == other._identity
-            and self._text == other._text
-        )
+    @property
+    def anchor(self) -> object:
+        """Equal for two that have one root, once it is open, and one text for it."""
+        return self._identity, self._text
 
     def close(self) -> None:
         """Nothing is asked any more; a thread that is still in a system call finishes it."""

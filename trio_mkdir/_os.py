@@ -74,8 +74,9 @@ class Confined(Filesystem, Protocol):
         """Whether ``path`` is below the root, not the root itself, by its text."""
         ...
 
-    def is_same(self, other: Confined) -> bool:
-        """Whether what was done by ``other`` can be undone by this one."""
+    @property
+    def anchor(self) -> object:
+        """Equal for two of which each can undo what the other did."""
         ...
 
     def close(self) -> None:

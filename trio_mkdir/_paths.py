@@ -154,9 +154,13 @@ def parent_of(path: AnyPath) -> AnyPath | None:
     return head if head and tail else None
 
 
+def without_slashes(path: AnyPath) -> AnyPath:
+    """``path`` without those at its end, of which a link would be followed."""
+    return path.rstrip("/") if isinstance(path, str) else path.rstrip(b"/")
+
+
 def _is_dot_dot(path: AnyPath) -> bool:
-    bare: str | bytes = path.rstrip("/") if isinstance(path, str) else path.rstrip(b"/")
-    return os.path.basename(bare) in {"..", b".."}
+    return os.path.basename(without_slashes(path)) in {"..", b".."}
 
 
 def is_dot(path: AnyPath) -> bool:

@@ -84,7 +84,8 @@ class Removals(UndoLog):
         roots, self.roots = self.roots, ()
         for root in roots:
             mine = [item for item in items if self._via(item) is root]
-            kept = next(filter(root.is_same, outer.roots), root) if mine else None
+            same = (other for other in outer.roots if other.anchor == root.anchor)
+            kept = next(same, root) if mine else None
             for item in mine:
                 item.via = kept
             if kept is not root:
@@ -183,7 +184,8 @@ class Removals(UndoLog):
             while True:
                 others = self.in_other_hands(item)
                 try:
-                    removed = yield from self._insist(where, partial(self._rmdir, item, entry, ways))
+                    attempt = partial(self._rmdir, item, entry, ways)
+                    removed = yield from self._insist(where, attempt)
                 except OSError as error:
                     full = error.errno in _NOT_EMPTY
                     if full and others:
@@ -231,9 +233,7 @@ class Removals(UndoLog):
         while self.tree.removed(entry, gone=False):
             pass
 
-    def _rmdir(
-        self, item: Item, entry: Entry, ways: list[Way]
-    ) -> Generator[Operation, None, Way]:
+    def _rmdir(self, item: Item, entry: Entry, ways: list[Way]) -> Generator[Operation, None, Way]:
         """Remove it in one of these ways; tells in which."""
         for path, via in ways:
             with suppress(FileNotFoundError):

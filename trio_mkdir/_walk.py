@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ._causes import AMBIGUOUS, PASSING, RootCause, root_cause
-from ._paths import is_dot, parent_of
+from ._paths import is_dot, parent_of, without_slashes
 
 if TYPE_CHECKING:
     from ._entries import Identity
@@ -231,7 +231,7 @@ class Walk:
 
     def _vanished(self, path: AnyPath) -> Program:
         # Without a slash at its end, which would make the kernel follow a link.
-        name = path.rstrip("/") if isinstance(path, str) else path.rstrip(b"/")
+        name = without_slashes(path)
         yield "lstat", name
         try:
             dangling = stat.S_ISLNK(self._filesystem.lstat(name).st_mode)
