@@ -21,7 +21,7 @@ import stat
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast, runtime_checkable
 
 from ._causes import root_cause
 from ._errors import mkdir_error
@@ -31,7 +31,7 @@ from ._registry import registry
 from ._walk import Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from ._mounts import Mount
     from ._os import Filesystem
@@ -69,11 +69,10 @@ def root_at(beneath: object, *, in_bytes: bool) -> Root:
         descriptor = beneath
         text: AnyPath = _name_of(beneath)
     else:
-        try:
-            text = os.fspath(beneath)  # type: ignore[call-overload]  # it is what finds out
-        except TypeError:
+        if not isinstance(beneath, (str, bytes, os.PathLike)):
             what = "a path or the descriptor of an open directory"
-            raise TypeError(f"beneath must be {what}, not {beneath!r}") from None
+            raise TypeError(f"beneath must be {what}, not {beneath!r}")
+        text = os.fspath(cast("AnyPath", beneath))
         if b"\0" in os.fsencode(text):
             raise ValueError(f"beneath must not hold a null byte, not {text!r}")
     text = os.fsencode(text) if in_bytes else os.fsdecode(text)
@@ -124,7 +123,7 @@ def check_supported(system: Any) -> None:
 
 
 @contextmanager
-def open_beneath(root: object, path: str) -> Iterator[int]:
+def open_beneath(root: object, path: str) -> Generator[int]:
     """A descriptor of the directory ``path`` in ``root``, as `Beneath.directory` has it."""
     where = root_at(root, in_bytes=False)
     beneath = Beneath(where, registry.operating_system.mount)
@@ -143,7 +142,7 @@ class Beneath:
 
     def __init__(self, root: Root, mount: Callable[[AnyPath], Mount]) -> None:
         self.root = root.text
-        self.mount = mount
+        self._mount = mount
         self._text = os.fsencode(root.text)
         self._lock = threading.Lock()
         self._opening = threading.Lock()
@@ -153,10 +152,14 @@ class Beneath:
         self._uses = 0
         self._closed = False
 
+    def mount(self, path: AnyPath) -> Mount:
+        """By the text of the path, of which the root's is the beginning."""
+        return self._mount(path)
+
     # The root
 
     @contextmanager
-    def _descriptor(self) -> Iterator[int]:
+    def _descriptor(self) -> Generator[int]:
         """That of the root, which is not closed meanwhile."""
         with self._lock:
             if self._closed:
@@ -216,7 +219,7 @@ class Beneath:
         return path[len(above) :] if path.startswith(above) else None
 
     @contextmanager
-    def _way(self, path: AnyPath) -> Iterator[_Way]:
+    def _way(self, path: AnyPath) -> Generator[_Way]:
         text = os.fsencode(path)
         if not text:
             _fail(errno.ENOENT)  # as the kernel has it
@@ -233,7 +236,7 @@ class Beneath:
     _open = staticmethod(os.open)
 
     @contextmanager
-    def directory(self, path: AnyPath) -> Iterator[int]:
+    def directory(self, path: AnyPath) -> Generator[int]:
         """A descriptor, O_PATH, of the directory, no symbolic link, that is there."""
         with self._way(path) as way:
             fd = self._open(way.to_last(), _DIRECTORY, dir_fd=way.here)

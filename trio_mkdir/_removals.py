@@ -88,10 +88,10 @@ class Removals(UndoLog):
             kept = next(same, root) if mine else None
             for item in mine:
                 item.via = kept
-            if kept is not root:
-                root.close()
-            elif root not in outer.roots:
+            if kept is root:
                 outer.roots += (root,)
+            else:
+                root.close()
 
     def _via(self, item: Item) -> Filesystem:
         return item.via or self.filesystem
