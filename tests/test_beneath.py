@@ -182,6 +182,7 @@ REFUSED = {
     "loop/new": errno.ELOOP,
     "ping/new": errno.ELOOP,
     NAME: errno.ENAMETOOLONG,
+    "./" * 2047 + "ab": errno.ENAMETOOLONG,
     f"{NAME}/new": errno.ENAMETOOLONG,
 }
 
@@ -294,6 +295,21 @@ async def test_magic_links_are_not_followed(tmp_path: Path, link: str, number: i
     os.close(descriptor)
     assert caught.value.errno == number
     assert os.listdir(tmp_path) == []
+
+
+async def test_a_path_may_be_as_long_as_one_for_the_kernel(garden: Garden) -> None:
+    await trio_mkdir.makedirs("./" * 2047 + "a", beneath=garden.root)
+    assert (garden.root / "a").is_dir()
+
+
+def test_one_that_is_not_closed_is_closed_with_the_last_reference(garden: Garden) -> None:
+    before = os.listdir("/proc/self/fd")
+    descriptor = os.open(garden.root, os.O_RDONLY)
+    beneath = Beneath(Root("root", descriptor), registry.operating_system.mount)
+    os.close(descriptor)
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+    del beneath
+    assert os.listdir("/proc/self/fd") == before
 
 
 async def test_a_path_may_be_longer_and_deeper_than_a_process_has_descriptors(
@@ -549,6 +565,16 @@ def test_what_a_link_takes_the_place_of_is_not_entered(garden: Garden) -> None:
     beneath.close()
     assert caught.value.errno == errno.EXDEV
     assert os.listdir(garden.base / "outside") == ["sub"]
+
+
+def test_closed_it_lets_whoever_is_in_a_system_call_finish(garden: Garden) -> None:
+    before = os.listdir("/proc/self/fd")
+    beneath = Interfered(garden.root, nobody, lambda: beneath.close())
+    beneath.mkdir(str(garden.root / "dir" / "sub" / "new"), 0o777)
+    assert os.listdir(garden.root / "dir" / "sub") == ["new"]
+    assert os.listdir("/proc/self/fd") == before
+    with pytest.raises(FileNotFoundError):
+        beneath.rmdir(str(garden.root / "dir" / "sub" / "new"))
 
 
 def test_it_answers_for_nothing_but_what_is_beneath_its_root(garden: Garden) -> None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 MAX_LINKS: Final = 40
 """As many as the kernel follows, path_resolution(7)."""
+_PATH_MAX: Final = 4096
+"""As long as a path may be for the kernel, with a zero at its end."""
 _OPEN: Final = 64
 """How many descriptors of one way are open at most: a path can have two thousand components."""
 
@@ -146,11 +148,12 @@ class Beneath:
         self._text = os.fsencode(root.text)
         self._lock = threading.Lock()
         self._opening = threading.Lock()
-        # The caller's own may be closed, and its number be another file's, before we come to it.
-        self._fd = None if root.descriptor is None else os.dup(root.descriptor)
+        self._fd: int | None = None
         self._identity: tuple[int, int] | None = None
         self._uses = 0
         self._closed = False
+        # The caller's own may be closed, and its number be another file's, before we come to it.
+        self._fd = None if root.descriptor is None else os.dup(root.descriptor)
 
     def mount(self, path: AnyPath) -> Mount:
         """By the text of the path, of which the root's is the beginning."""
@@ -200,6 +203,10 @@ class Beneath:
             self._closed = True
             self._close_unused()
 
+    def __del__(self) -> None:
+        """Also where a KeyboardInterrupt came before the call that it was made for had begun."""
+        self.close()
+
     def _close_unused(self) -> None:
         if self._closed and not self._uses and self._fd is not None:
             os.close(self._fd)
@@ -226,6 +233,8 @@ class Beneath:
         below = self._below(text)
         if below is None:
             _fail(errno.EXDEV)
+        if len(below) >= _PATH_MAX:
+            _fail(errno.ENAMETOOLONG)
         with self._descriptor() as root:
             way = _Way(root, below, self._open)
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -57,7 +57,6 @@ class Filesystem(Protocol):
         ...
 
 
-@runtime_checkable
 class Confined(Filesystem, Protocol):
     """The same from one directory, the root, down: nothing is done or looked at elsewhere.
 
