@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
 import sys
@@ -16,7 +17,9 @@ import attrs
 import pytest
 import trio
 from doubles import Memory, first
+from filesystems.frozen import FreezableMount
 from filesystems.processes import AnotherUser
+from filesystems.stuck import wait_stuck_async
 from gates import Attempt, Gate, Stage, as_usual
 
 import trio_mkdir
@@ -568,8 +571,11 @@ def test_what_a_link_takes_the_place_of_is_not_entered(garden: Garden) -> None:
 
 
 def test_closed_it_lets_whoever_is_in_a_system_call_finish(garden: Garden) -> None:
+    def close() -> None:
+        beneath.close()
+
     before = os.listdir("/proc/self/fd")
-    beneath = Interfered(garden.root, nobody, lambda: beneath.close())
+    beneath = Interfered(garden.root, nobody, close)
     beneath.mkdir(str(garden.root / "dir" / "sub" / "new"), 0o777)
     assert os.listdir(garden.root / "dir" / "sub") == ["new"]
     assert os.listdir("/proc/self/fd") == before
@@ -759,6 +765,24 @@ def test_what_comes_after_the_run_lets_go_of_the_root_too(stage: Rooted) -> None
     gate.open()
     assert trio.run(stage.settled) == ["root"]
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_on_a_mount_that_hangs_it_ends_in_time_and_leaves_nothing(
+    freezable: FreezableMount,
+) -> None:
+    root = freezable.path / "root"
+    (root / "dir").mkdir(parents=True)
+    policy = Policy(step_timeout=math.inf, rollback_timeout=0)
+    async with assert_nothing_leaked():
+        freezable.freeze()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(trio_mkdir.makedirs, "dir/a/b", beneath=root, policy=policy))
+            await wait_stuck_async(1)
+            nursery.cancel_scope.cancel()
+        assert [debt.path for debt in trio_mkdir.pending_rollbacks()] == [str(root / "dir" / "a")]
+        freezable.thaw()
+        await trio_mkdir.wait_settled()
+    assert os.listdir(root / "dir") == []
 
 
 async def test_a_hook_for_space_is_told_of_the_space_in_there(stage: Rooted) -> None:
