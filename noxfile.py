@@ -106,7 +106,8 @@ def nightly(session: nox.Session) -> None:
     session.install("-e", ".", *group("test"))
     env = {"TRIO_MKDIR_NIGHTLY": "1"}
     # It takes longer than any test that is stuck.
-    session.run("pytest", "-o", "faulthandler_timeout=0", "tests/test_state_machine.py", env=env)
+    tests = ("tests/test_state_machine.py", "tests/test_beneath_attack.py")
+    session.run("pytest", "-o", "faulthandler_timeout=0", *tests, env=env)
     session.run("python", "benchmarks/soak.py", "--seconds", "600", "--seed", "1", *session.posargs)
 
 

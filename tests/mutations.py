@@ -18,6 +18,7 @@ import attrs
 ROOT = Path(__file__).parent.parent
 CORE = (
     "test_walk.py",
+    "test_beneath.py",
     "test_transaction.py",
     "test_shared.py",
     "test_shared_parents.py",
@@ -133,6 +134,66 @@ MUTATIONS = [
         "_attempts.py",
         "        if mount != self.mount:\n",
         "        if False:\n",
+    ),
+    Mutation(
+        "beneath a root: the kernel follows links",
+        "_beneath.py",
+        "_DIRECTORY: Final = _ANYTHING | _ROOT\n",
+        "_DIRECTORY: Final = _ROOT\n",
+    ),
+    Mutation(
+        "beneath a root: above it is the root again",
+        "_beneath.py",
+        "        if not self._names:\n            _fail(errno.EXDEV)\n",
+        "        if not self._names:\n            return\n",
+    ),
+    Mutation(
+        "beneath a root: an absolute link begins there",
+        "_beneath.py",
+        '        elif link.startswith(b"/"):\n',
+        "        elif False:\n",
+    ),
+    Mutation(
+        "beneath a root: what is missing before `..` is made",
+        "_paths.py",
+        "        if self.root is not None and parent is not None and _is_dot_dot(path):\n",
+        "        if False:\n",
+    ),
+    Mutation(
+        "beneath a root: a caller's own descriptor is used, and may be another file's by then",
+        "_beneath.py",
+        "None if root.descriptor is None else os.dup(root.descriptor)\n",
+        "root.descriptor\n",
+    ),
+    Mutation(
+        "beneath a root: a block undoes by path",
+        "_undoing.py",
+        "                item.via = kept\n",
+        "                pass\n",
+    ),
+    Mutation(
+        "beneath a root: removing by another call's path",
+        "_undoing.py",
+        "        if root is not None and root.holds(path):\n",
+        "        if False:\n",
+    ),
+    Mutation(
+        "beneath a root: the root stays open after a failure",
+        "_rollback.py",
+        "        self._transaction.close_roots()\n",
+        "        pass\n",
+    ),
+    Mutation(
+        "beneath a root: the root stays open after a success",
+        "_transaction.py",
+        "        self.close_roots()\n",
+        "        pass\n",
+    ),
+    Mutation(
+        "beneath a root: the root is closed under a thread that is still in there",
+        "_beneath.py",
+        "        if self._closed and not self._uses and self._fd is not None:\n",
+        "        if self._closed and self._fd is not None:\n",
     ),
 ]
 

@@ -6,6 +6,7 @@ from ._backoff import BackoffPolicy, Budget
 from ._causes import RootCause
 from ._diagnosis import mounts
 from ._errors import (
+    EscapeError,
     MkdirBlockingIOError,
     MkdirBrokenPipeError,
     MkdirChildProcessError,
@@ -55,6 +56,7 @@ __all__ = [
     "Budget",
     "DebtPaid",
     "DebtTaken",
+    "EscapeError",
     "Event",
     "Kept",
     "LateAnswer",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._attempts import Attempts
+from ._beneath import confine
 from ._entries import BeingRemoved
 from ._errors import MkdirError, explain
 from ._events import Report, listening
@@ -35,6 +36,9 @@ class Call(FirstVisit, Attempts):
         self.mount = filesystem.mount(target.path)
         workers = registry.workers.on(self.mount)
         super().__init__(target, registry, workers, filesystem, policy, outer)
+        if target.root is not None:
+            self.filesystem = confined = confine(filesystem, target.root)
+            self.transaction.stay_in(confined)
         if outer or listening(policy.observers) or filesystem.turn is not None:
             _ = self.transaction  # it is needed in any case
 

@@ -10,12 +10,15 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._os import Filesystem
     from ._paths import AnyPath
 
 Identity: TypeAlias = tuple[int, int]
 """Device and inode."""
 Look: TypeAlias = "tuple[Identity, AnyPath, float]"
 """What was seen, at which path, and `time.monotonic` right after."""
+Via: TypeAlias = "Filesystem | None"
+"""By which a directory was made, as far as that is known."""
 
 
 class State(enum.Enum):
@@ -61,6 +64,8 @@ class Entry:
     looked: AnyPath
     """Where somebody last saw it."""
     state: State = State.FOUND
+    via: Via = None
+    """By which it was made there."""
     seen: float = 0.0
     """`time.monotonic` after that."""
     missed: bool = False

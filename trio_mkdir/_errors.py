@@ -121,6 +121,15 @@ class MountStalled(MkdirTimeoutError):
     """What was going on on the mount when it was raised."""
 
 
+class EscapeError(MkdirError):
+    """The path leads out of the directory that it has to stay ``beneath``.
+
+    It is absolute, or climbs above that directory by ``..``, or a symbolic link on the way is
+    absolute or does so. Its errno is EXDEV, as openat2(2) answers it, and its ``root_cause`` is
+    `RootCause.ESCAPES`. Without ``beneath`` it is raised only if the kernel itself answers EXDEV.
+    """
+
+
 class RollbackError(Exception):
     """One thing that a rollback nursery could not undo; the others it has undone all the same.
 
@@ -169,7 +178,8 @@ def mkdir_error(
 ) -> MkdirError:
     """The error to raise for ``number`` at ``path``, of the class that belongs to it."""
     plain = OSError(number, os.strerror(number))  # OSError picks its own subclass
-    error = (kind or _CLASSES.get(type(plain), MkdirError))(number, plain.strerror, path)
+    other = EscapeError if cause is RootCause.ESCAPES else MkdirError
+    error = (kind or _CLASSES.get(type(plain), other))(number, plain.strerror, path)
     error.root_cause = cause
     error.mount = mount
     return error

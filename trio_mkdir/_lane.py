@@ -66,8 +66,6 @@ class Lane(Attempts):
     walk, which knows what to do about it.
     """
 
-    plain = False
-
     def __init__(self, call: Whole) -> None:
         self._call = call
         self._plan = call.plan
@@ -85,6 +83,11 @@ class Lane(Attempts):
     def transaction(self) -> Transaction:
         """The undo log of the call."""
         return self._call.transaction
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is no undo log yet."""
+        return False
 
     @property
     def place(self) -> AnyPath:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from . import _step
+from ._beneath import root_at
 from ._call import Call
 from ._checks import whole_positive
 from ._errors import as_mkdir_error
 from ._many import ManyCall, Order
-from ._paths import checked_mode, parent_mode_or_default, target
+from ._paths import checked_mode, parent_mode_or_default, target, target_beneath
 from ._policy import Policy
 from ._registry import registry
 
@@ -32,6 +34,7 @@ async def makedirs(
     *,
     parent_mode: int | None = None,
     policy: Policy = DEFAULT_POLICY,
+    beneath: StrOrBytesPath | int | None = None,
 ) -> Report:
     """Make a directory and whatever is missing above it, or nothing at all.
 
@@ -50,6 +53,9 @@ async def makedirs(
       parent_mode: The mode of the directories above it, cut by the umask; ``None`` for ``0o777``,
           as `os.makedirs` does.
       policy: How long to wait for a system call, what to try again, who is told.
+      beneath: A directory, by its path or as an open descriptor, that ``path`` is relative to and
+          must not lead out of, by ``..`` or a symbolic link, whatever others do there meanwhile.
+          It has to be there. A descriptor stays the caller's own and may be closed at once.
 
     Returns:
       What was made, relied on and tried again.
@@ -59,6 +65,8 @@ async def makedirs(
           Everything made is undone; what is not is in its ``report`` and its notes.
       StepTimeout: A system call has not returned in time, ``policy.retries`` included.
       MountStalled: Too many earlier system calls on this mount have not returned yet.
+      EscapeError: ``path`` is absolute or leads out of ``beneath``.
+      NotImplementedError: The platform cannot keep it ``beneath`` anything; nothing was made.
       ValueError, TypeError: An argument is out of range or of the wrong type; nothing was made.
 
     **Cancellation handling**: A checkpoint, always, also when it fails. When cancelled, it undoes
@@ -67,7 +75,7 @@ async def makedirs(
     result when it returns; see `pending_rollbacks` and `wait_settled`.
     """
     try:
-        asked = asked_for(path, mode, parent_mode, exist_ok=exist_ok, parents=True)
+        asked = asked_for(path, mode, parent_mode, beneath, exist_ok=exist_ok, parents=True)
         call = Call(asked, checked_policy(policy))
     except Exception:
         await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
@@ -82,13 +90,14 @@ async def mkdir(
     *,
     exist_ok: bool = False,
     policy: Policy = DEFAULT_POLICY,
+    beneath: StrOrBytesPath | int | None = None,
 ) -> Report:
     """Make one directory, as `os.mkdir` does: its parent has to be there.
 
     Arguments, errors and **cancellation handling** are those of `makedirs`.
     """
     try:
-        asked = asked_for(path, mode, None, exist_ok=exist_ok, parents=False)
+        asked = asked_for(path, mode, None, beneath, exist_ok=exist_ok, parents=False)
         call = Call(asked, checked_policy(policy))
     except Exception:
         await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
@@ -169,14 +178,25 @@ def asked_for(
     path: StrOrBytesPath,
     mode: int,
     parent_mode: int | None,
+    beneath: StrOrBytesPath | int | None,
     *,
     exist_ok: bool,
     parents: bool,
 ) -> Target:
     """The checked arguments of a call."""
     try:
+        if beneath is not None:
+            root = root_at(beneath, in_bytes=isinstance(os.fspath(path), bytes))
+            return target_beneath(
+                root,
+                path,
+                mode=mode,
+                parent_mode=parent_mode,
+                exist_ok=exist_ok,
+                parents=parents,
+            )
         return target(path, mode=mode, parent_mode=parent_mode, exist_ok=exist_ok, parents=parents)
-    except OSError as error:
+    except OSError as error:  # the working directory is gone, or the path leads out at first sight
         raise as_mkdir_error(error) from None
 
 

@@ -78,19 +78,26 @@ class RollbackNursery:
         exist_ok: bool = False,
         *,
         parent_mode: int | None = None,
+        beneath: StrOrBytesPath | int | None = None,
     ) -> Report:
         """`trio_mkdir.makedirs`, provisional until the block ends well.
 
         Raises RuntimeError once the block has ended. Errors and **cancellation handling** are
         those of `trio_mkdir.makedirs`.
         """
-        return await self._make(path, mode, parent_mode, exist_ok=exist_ok, parents=True)
+        return await self._make(path, mode, parent_mode, beneath, exist_ok=exist_ok, parents=True)
 
     async def mkdir(
-        self, path: StrOrBytesPath, /, mode: int = 0o777, *, exist_ok: bool = False
+        self,
+        path: StrOrBytesPath,
+        /,
+        mode: int = 0o777,
+        *,
+        exist_ok: bool = False,
+        beneath: StrOrBytesPath | int | None = None,
     ) -> Report:
         """`trio_mkdir.mkdir`, provisional until the block ends well; see `makedirs`."""
-        return await self._make(path, mode, None, exist_ok=exist_ok, parents=False)
+        return await self._make(path, mode, None, beneath, exist_ok=exist_ok, parents=False)
 
     async def makedirs_many(
         self,
@@ -118,13 +125,14 @@ class RollbackNursery:
         path: StrOrBytesPath,
         mode: int,
         parent_mode: int | None,
+        beneath: StrOrBytesPath | int | None,
         *,
         exist_ok: bool,
         parents: bool,
     ) -> Report:
         try:
             self._block.check_open()
-            asked = asked_for(path, mode, parent_mode, exist_ok=exist_ok, parents=parents)
+            asked = asked_for(path, mode, parent_mode, beneath, exist_ok=exist_ok, parents=parents)
             call = NurseryCall(asked, self._block)
         except Exception:
             await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins

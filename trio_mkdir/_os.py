@@ -57,6 +57,31 @@ class Filesystem(Protocol):
         ...
 
 
+class Confined(Filesystem, Protocol):
+    """The same from one directory, the root, down: nothing is done or looked at elsewhere.
+
+    Paths are absolute all the same. Those that lead out, by their text, by ``..`` or by a symbolic
+    link, are answered EXDEV. It may be closed, from any thread, and after that nothing is there.
+    """
+
+    @property
+    def root(self) -> AnyPath:
+        """The text of the root."""
+        ...
+
+    def holds(self, path: AnyPath) -> bool:
+        """Whether ``path`` is below the root, not the root itself, by its text."""
+        ...
+
+    @property
+    def anchor(self) -> object:
+        """Equal for two of which each can undo what the other did."""
+        ...
+
+    def close(self) -> None:
+        """Give the root's descriptor back; must never block."""
+
+
 class OperatingSystem:
     """The real one."""
 

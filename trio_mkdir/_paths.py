@@ -20,6 +20,16 @@ _MODE_BITS: Final = 0o7777
 _FILE_TYPE: Final = 0o170000
 
 
+@attrs.frozen
+class Root:
+    """The directory that a call stays beneath."""
+
+    text: AnyPath
+    """Its path, absolute; if there is a descriptor, only a name for it."""
+    descriptor: int | None
+    """The caller's own."""
+
+
 @attrs.define(eq=False)
 class Target:
     """What one call is asked to make."""
@@ -35,6 +45,8 @@ class Target:
     """Whether missing parents are made, as `os.makedirs` does and `os.mkdir` does not."""
     added: int = 0
     """How much longer the absolute path is."""
+    root: Root | None = None
+    """What the path is relative to, and must not lead out of; None for the working directory."""
 
     def as_given(self, path: AnyPath) -> AnyPath:
         """``path``, one of `prefixes`, in the form in which the caller wrote it."""
@@ -43,14 +55,20 @@ class Target:
     def parent(self, path: AnyPath) -> AnyPath | None:
         """The directory to make before ``path``; None above what the caller named."""
         parent = parent_of(path)
+        if self.root is not None and parent is not None and _is_dot_dot(path):
+            return None  # what is missing before a `..` is not made, as `..` would undo it
         # The working directory of a relative path is never made, also not when it has vanished.
         return parent if parent is not None and len(parent) > self.added else None
 
-    def prefixes(self, root: str) -> Iterator[AnyPath]:
-        """The path and every directory above it, deepest first, but not ``root`` nor any above."""
-        end = root if isinstance(self.path, str) else os.fsencode(root)
+    def prefixes(self, mount: str) -> Iterator[AnyPath]:
+        """The path and every directory above it, deepest first, but none above the root.
+
+        Not ``mount`` either, the root directory of the path's mount, nor any above.
+        """
+        end = mount if isinstance(self.path, str) else os.fsencode(mount)
+        top = 0 if self.root is None else len(self.root.text)
         path: AnyPath | None = self.path
-        while path is not None and path != end:
+        while path is not None and path != end and len(path) >= top:
             yield path
             path = parent_of(path)
 
@@ -83,6 +101,26 @@ def target(
     )
 
 
+def target_beneath(
+    root: Root,
+    path: StrOrBytesPath,
+    *,
+    mode: int,
+    parent_mode: int | None,
+    exist_ok: bool,
+    parents: bool,
+) -> Target:
+    """The same for a path that is relative to ``root``; an OSError, too, if it is absolute."""
+    given, is_full = checked(path)
+    if given and is_full:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), given)
+    if given and not root.text:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), root.text)
+    full = absolute(given, root.text) if given else given
+    asked = target(full, mode=mode, parent_mode=parent_mode, exist_ok=exist_ok, parents=parents)
+    return attrs.evolve(asked, given=given, added=len(full) - len(given), root=root)
+
+
 def checked(path: StrOrBytesPath) -> tuple[AnyPath, bool]:
     """``path`` as text, and whether it is a full one; raises as `target` does."""
     given = os.fspath(path)
@@ -110,7 +148,7 @@ def working_directory(path: AnyPath) -> AnyPath:
 
 
 def absolute(path: AnyPath, here: AnyPath) -> AnyPath:
-    """``path`` from the root on."""
+    """``path`` from the root on, if it is relative to ``here``."""
     # Not normalised: what `..` means depends on the symbolic links before it.
     return os.path.join(here, path)  # type: ignore[arg-type]  # both str, or both bytes
 
@@ -140,6 +178,15 @@ def parent_of(path: AnyPath) -> AnyPath | None:
     if not tail:
         head, tail = os.path.split(head)
     return head if head and tail else None
+
+
+def without_slashes(path: AnyPath) -> AnyPath:
+    """``path`` without those at its end, of which a link would be followed."""
+    return path.rstrip("/") if isinstance(path, str) else path.rstrip(b"/")
+
+
+def _is_dot_dot(path: AnyPath) -> bool:
+    return os.path.basename(without_slashes(path)) in {"..", b".."}
 
 
 def is_dot(path: AnyPath) -> bool:

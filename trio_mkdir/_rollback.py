@@ -136,6 +136,7 @@ class Rollback:
             settled()
 
     def _settled(self, *, owed: bool) -> None:
+        self._transaction.close_roots()
         registry.tree.end(self._transaction.holder)
         if owed:  # before `wait_settled` returns
             self._transaction.recorder.tell(DebtPaid, self._path)

@@ -84,7 +84,7 @@ from ._entries import BeingRemoved, Entry, Sight, State
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from ._entries import Holder, Identity, Look
+    from ._entries import Holder, Identity, Look, Via
     from ._paths import AnyPath
 
 MEMORY: Final = 65_536
@@ -147,8 +147,10 @@ class SharedTree:
             if entry.seen == sight.seen and entry.state is not State.REMOVING:
                 self._forget(entry)
 
-    def made(self, holder: Holder, identity: Identity, path: AnyPath, since: float) -> Entry:
-        """``holder`` made a directory with a ``mkdir`` that it started at ``since``.
+    def made(
+        self, holder: Holder, identity: Identity, path: AnyPath, since: float, via: Via = None
+    ) -> Entry:
+        """``holder`` made a directory with a ``mkdir`` of ``via`` that it started at ``since``.
 
         Raises `BeingRemoved` if somebody is removing what had the inode number before: he may have
         done so and not know it, and would try again.
@@ -169,7 +171,7 @@ class SharedTree:
                 entry.born = since
                 entry.state = State.PROVISIONAL
             if entry.state is State.PROVISIONAL:
-                entry.path = path
+                entry.path, entry.via = path, via
                 entry.born = min(entry.born, since)  # of all for whom it stands
             self._add(holder, entry)
             return entry
@@ -213,11 +215,11 @@ class SharedTree:
         with self._lock:
             return [entry.identity for entry in self._loose if entry.path == path]
 
-    def left_since(self, born: float) -> list[tuple[Identity, AnyPath]]:
-        """What was left standing, maybe because of something made at ``born``, and its path."""
+    def left_since(self, born: float) -> list[tuple[Identity, AnyPath, Via]]:
+        """What was left standing, maybe because of something made at ``born``; where, and how."""
         with self._lock:
             left = [entry for entry in self._loose if entry.left and born <= entry.left]
-            return [(entry.identity, entry.path) for entry in left]
+            return [(entry.identity, entry.path, entry.via) for entry in left]
 
     def inherit(self, holder: Holder, identity: Identity, born: float) -> Entry | None:
         """``holder`` has removed what was made in a directory at ``born``.
@@ -238,8 +240,8 @@ class SharedTree:
             self._add(holder, entry)
             return entry
 
-    def keep(self, identity: Identity) -> AnyPath | None:
-        """Something in a directory stands; where the directory was made, if it may be removed.
+    def keep(self, identity: Identity) -> tuple[AnyPath, Via] | None:
+        """Something in a directory stands; where and how that was made, if it may be removed.
 
         If it was left standing before, it is to be known for as long as what is in it.
         """
@@ -250,7 +252,7 @@ class SharedTree:
             if entry in self._left:
                 self._retire(entry)
                 self._drop_outlived()
-            return entry.path
+            return entry.path, entry.via
 
     def keep_all(self) -> None:
         """The same of all that were left standing, where it cannot be told in which one it is."""

@@ -114,12 +114,13 @@ class Transaction(Undoing):
                 yield from self._enter(item)
 
     def _enter(self, item: Item) -> Program:
-        identity = item.identity or (yield from self._identify(item.path))
-        yield from self._check_elsewhere(identity, item.path)
+        via = self._via(item)
+        identity = item.identity or (yield from self._identify(item.path, via))
+        yield from self._check_elsewhere(identity, item.path, via)
         with self.lock:
             # Undone meanwhile, by somebody who did not wait for us? Then nothing there is ours.
             if not item.taken:
-                item.entry = self.tree.made(self.holder, identity, item.path, item.since)
+                item.entry = self.tree.made(self.holder, identity, item.path, item.since, via)
 
     def hold(self, mine: Collection[AnyPath] = ()) -> Program:
         """Hold every directory on the call's path, so that no other call's rollback removes it.
@@ -146,7 +147,7 @@ class Transaction(Undoing):
         looks: list[Look] = []
         for path in paths:
             try:
-                identity = yield from self._identify(path, follow=True)
+                identity = yield from self._identify(path, self.filesystem, follow=True)
             except OSError as error:
                 raise _failed(error, path) from None
             looks.append((identity, path, time.monotonic()))
@@ -175,10 +176,12 @@ class Transaction(Undoing):
         """Nothing of this is undone any more."""
         self._payers = ()  # they know us: what knows each other waits for the garbage collector
         self.tree.commit(self.holder)
+        self.close_roots()
 
     def move_to(self, outer: Transaction) -> None:
         """What this one made and found is undone with ``outer`` from now on."""
         items = self.clear()
+        self.move_roots(items, outer)
         known = {item.entry for item in items if item.entry in outer.holder.entries}
         self.tree.hand_on(self.holder, outer.holder)
         outer.adopt([item for item in items if item.entry not in known])

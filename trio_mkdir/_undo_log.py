@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ._entries import Identity
     from ._handshake import Handshake, Operation
+    from ._os import Confined
     from ._workers import Workers, WorkerTable
 
 positions: Final = itertools.count(1)
@@ -45,6 +46,8 @@ class Item:
     """The errno of a ``mkdir`` that may have made it; then it is only told of."""
     taken = False
     """Whether somebody is undoing it."""
+    via: Confined | None = None
+    """How it is looked at and removed, if not as everything else of the undo log that it is in."""
     after: Hands = ()
     """What others are undoing and may be in it, under another path."""
 

@@ -10,7 +10,7 @@ import errno
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from ._causes import root_cause
 from ._entries import BeingRemoved, Holder, State
@@ -19,13 +19,13 @@ from ._paths import parent_of
 from ._undo_log import Item, UndoLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from ._causes import RootCause
-    from ._entries import Entry, Identity
+    from ._entries import Entry, Identity, Via
     from ._events import Recorder
     from ._handshake import Handshake, Operation
-    from ._os import Filesystem
+    from ._os import Confined, Filesystem
     from ._paths import AnyPath
     from ._policy import Policy
     from ._registry import Registry
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ._workers import Workers
 
 T = TypeVar("T")
+Way: TypeAlias = "tuple[AnyPath, Filesystem]"
+"""A path, and by what it is walked."""
 
 _A_MOMENT: Final = 0.001
 """Seconds until another call has said that a directory is gone, as a rule,"""
@@ -44,6 +46,11 @@ _NOT_EMPTY: Final = {errno.ENOTEMPTY, errno.EEXIST}
 
 class Undoing(UndoLog):
     """The undo log of one call, or of one block, and the programs that empty it."""
+
+    confined: Confined | None = None
+    """The filesystem, if that is only what is beneath a root."""
+    roots: tuple[Confined, ...] = ()
+    """What has to be closed in the end."""
 
     def __init__(
         self,
@@ -89,32 +96,75 @@ class Undoing(UndoLog):
             self._tell_batches()
             super()._unfold()
 
-    def _check_elsewhere(self, identity: Identity, path: AnyPath) -> Program:
+    # Where it is done
+
+    def stay_in(self, confined: Confined) -> None:
+        """``confined`` is the filesystem, and closed in the end."""
+        self.confined = confined
+        self.roots = (confined,)
+
+    def close_roots(self) -> None:
+        """Nothing is done for this one any more."""
+        roots, self.roots = self.roots, ()
+        for root in roots:
+            root.close()
+
+    def move_roots(self, items: Iterable[Item], outer: Undoing) -> None:
+        """``outer`` keeps what ``items`` are undone by; of the same roots, one."""
+        roots, self.roots = self.roots, ()
+        for root in roots:
+            mine = [item for item in items if self._via(item) is root]
+            same = (other for other in outer.roots if other.anchor == root.anchor)
+            kept = next(same, root) if mine else None
+            for item in mine:
+                item.via = kept
+            if kept is root:
+                outer.roots += (root,)
+            else:
+                root.close()
+
+    def _via(self, item: Item) -> Filesystem:
+        return item.via or self.filesystem
+
+    def _ways(self, item: Item, path: AnyPath, made: tuple[AnyPath, Via]) -> list[Way]:
+        """How ``item`` leads to what is at ``path``: the way it was ``made``, or our own.
+
+        What is beneath its root is reached from that root, never by another's path. The root itself
+        cannot be, nor what is above: what their maker has left to us goes the way it came.
+        """
+        own = path, self._via(item)
+        root = item.via or self.confined
+        if root is not None and root.holds(path):
+            return [own]
+        first = made[0], made[1] or own[1]
+        return [first] if first == own else [first, own]
+
+    def _check_elsewhere(self, identity: Identity, path: AnyPath, via: Filesystem) -> Program:
         """Another path to our directory, or to what had its inode number before us?"""
         sight = self.tree.seen_elsewhere(identity, path)
         if sight is None:
             return
         try:
-            same = identity == (yield from self._identify(sight.path, follow=True))
+            same = identity == (yield from self._identify(sight.path, via, follow=True))
         except OSError as error:
             same = error.errno not in _NOTHING_THERE  # any other failure tells nothing
         if not same:
             self.tree.forget(sight)
 
     def _identify(
-        self, path: AnyPath, *, follow: bool = False
+        self, path: AnyPath, via: Filesystem, *, follow: bool = False
     ) -> Generator[Operation, None, Identity]:
-        name = "stat" if follow else "lstat"
-        yield name, path
-        status = (self.filesystem.stat if follow else self.filesystem.lstat)(path)
+        yield "stat" if follow else "lstat", path
+        status = (via.stat if follow else via.lstat)(path)
         return status.st_dev, status.st_ino
 
     def _found(
-        self, path: AnyPath, workers: Workers | None, entry: Entry, position: int = 0
+        self, path: AnyPath, workers: Workers | None, entry: Entry, child: Item | None = None
     ) -> None:
         item = Item(path, workers, made=False)
         item.entry = entry
-        item.position = position
+        if child is not None:
+            item.position, item.via = child.position, child.via
         self.insert(item)
 
     # Undoing
@@ -131,31 +181,33 @@ class Undoing(UndoLog):
         if item.doubt is not None:
             yield from self._tell_doubt(item, item.doubt)
             return
+        way = item.path, self._via(item)
         try:
             entry = item.entry or (yield from self._insist(item.path, partial(self._known, item)))
         except OSError as error:
             if error.errno != errno.ENOENT:
                 self._keep(item, f"lstat: {error.strerror}", error.errno)
-            yield from self._inherit(item.path, item, gone=error.errno == errno.ENOENT)
+            yield from self._inherit(way, item, gone=error.errno == errno.ENOENT)
             return
         state = self.tree.release(self.holder, entry)
         if state is State.REMOVING:
             yield from self._remove(item, entry)
         elif state is State.GONE:
-            yield from self._inherit(item.path, item, gone=True)
+            yield from self._inherit(way, item, gone=True)
         else:
             if state is State.PROVISIONAL:
-                yield from self._keep_above(entry.path)
+                yield from self._keep_above(item, entry)
             if item.made:
                 self._keep(item, "another call relies on it")
 
     def _known(self, item: Item) -> Generator[Operation, None, Entry]:
         delay = _A_MOMENT
+        via = self._via(item)
         while True:
-            identity = item.identity or (yield from self._identify(item.path))
-            yield from self._check_elsewhere(identity, item.path)
+            identity = item.identity or (yield from self._identify(item.path, via))
+            yield from self._check_elsewhere(identity, item.path, via)
             try:
-                return self.tree.made(self.holder, identity, item.path, item.since)
+                return self.tree.made(self.holder, identity, item.path, item.since, via)
             except BeingRemoved:
                 # What had its number before; whoever removes that may not have said so yet.
                 item.identity = None
@@ -165,12 +217,14 @@ class Undoing(UndoLog):
 
     def _remove(self, item: Item, entry: Entry) -> Program:
         told = False
-        where: AnyPath | None = None
+        way: Way | None = None
+        ways = self._ways(item, item.path, (entry.path, entry.via))
         try:
             while True:
                 others = self.in_other_hands(item)
                 try:
-                    where = yield from self._insist(entry.path, partial(self._rmdir, item, entry))
+                    attempt = partial(self._rmdir, item, entry, ways)
+                    way = yield from self._insist(ways[0][0], attempt)
                 except OSError as error:
                     full = error.errno in _NOT_EMPTY
                     if full and others:
@@ -178,13 +232,13 @@ class Undoing(UndoLog):
                         told = True
                         self.put_off(item, others)
                         return
-                    if not full and (yield from self._is_gone(item, entry)):
+                    if not full and (yield from self._is_gone(ways)):
                         self.recorder.tell(Removed, item.path)
                         break  # what stands there decides, as the reply can be lost
                     if self.tree.removed(entry, gone=False, full=full):
                         continue  # somebody has turned away from it meanwhile
                     told = True
-                    yield from self._keep_above(entry.path)
+                    yield from self._keep_above(item, entry)
                     if full:
                         self._keep(item, "it is not empty")
                     else:
@@ -196,31 +250,33 @@ class Undoing(UndoLog):
         finally:
             if not told:
                 self._stop_removing(entry)
-        yield from self._inherit(where or entry.path, item, gone=where is None)
+        yield from self._inherit(way or ways[0], item, gone=way is None)
 
     def _stop_removing(self, entry: Entry) -> None:
         """It may be tried once more, but not now, whoever has turned away from it."""
         while self.tree.removed(entry, gone=False):
             pass
 
-    def _rmdir(self, item: Item, entry: Entry) -> Generator[Operation, None, AnyPath | None]:
-        """Remove it where it was made, or where it was found; tells where, if it was there."""
-        for path in dict.fromkeys([entry.path, item.path]):
+    def _rmdir(
+        self, item: Item, entry: Entry, ways: list[Way]
+    ) -> Generator[Operation, None, Way | None]:
+        """Remove it in one of these ways; tells in which, if it was there."""
+        for path, via in ways:
             with suppress(FileNotFoundError):
-                identity = yield from self._identify(path)
+                identity = yield from self._identify(path, via)
                 # Otherwise it is somebody else's by now, whatever the answer to the last attempt.
                 if identity == entry.identity:
                     yield "rmdir", path
-                    self.filesystem.rmdir(path)
+                    via.rmdir(path)
                     self.recorder.tell(Removed, item.path)
-                    return path
+                    return path, via
         return None
 
-    def _is_gone(self, item: Item, entry: Entry) -> Generator[Operation, None, bool]:
+    def _is_gone(self, ways: list[Way]) -> Generator[Operation, None, bool]:
         """Whether it is nowhere that is known."""
-        for path in dict.fromkeys([entry.path, item.path]):
+        for path, via in ways:
             try:
-                yield from self._identify(path)
+                yield from self._identify(path, via)
             except FileNotFoundError:
                 continue
             except OSError:
@@ -228,68 +284,78 @@ class Undoing(UndoLog):
             return False
         return True
 
-    def _keep_above(self, path: AnyPath) -> Program:
-        """What was left standing above ``path`` has to be known for as long as ``path`` stands."""
-        climbed: set[AnyPath] = set()  # as a link may lead elsewhere by now, and in a circle
+    def _keep_above(self, item: Item, entry: Entry) -> Program:
+        """What was left standing above ``item`` has to be known for as long as ``item`` stands."""
+        path, via = self._ways(item, item.path, (entry.path, entry.via))[0]
+        climbed = {entry.identity}  # as a link may lead elsewhere by now, and in a circle
         while self.tree.loose and (parent := parent_of(path)) is not None:
+            look = partial(self._identify, parent, via, follow=True)
             try:
-                look = partial(self._identify, parent, follow=True)
                 identity = yield from self._insist(parent, look)
             except OSError:
                 self.tree.keep_all()
                 return
             above = self.tree.keep(identity)
-            if above is None or above in climbed:
+            if above is None or identity in climbed:
                 return
-            climbed.add(above)
-            path = above
+            climbed.add(identity)
+            path, via = self._ways(item, above[0], above)[0]
 
-    def _inherit(self, path: AnyPath, child: Item, *, gone: bool) -> Program:
-        """Take over the directory above ``path``, if its maker could not remove it because of us.
+    def _inherit(self, way: Way, child: Item, *, gone: bool) -> Program:
+        """Take over the directory above ``child``, if its maker could not remove it because of us.
 
-        By the path at which it was made: a symbolic link has other directories above it.
+        By the way it was made: a symbolic link has other directories above it.
         ``gone`` if others removed ``child``: they may have removed what is above it, too.
         """
+        path, via = way
         parent = parent_of(path)
         if parent is None or not self.tree.loose:
             return
         born = child.since if child.entry is None else child.entry.born
         above: list[tuple[Identity, AnyPath]] = []
         try:
-            look = partial(self._identify, parent, follow=True)
+            look = partial(self._identify, parent, via, follow=True)
             above.append(((yield from self._insist(parent, look)), parent))
         except OSError as error:
             if error.errno in _NOTHING_THERE:
                 gone = True
             else:
                 above += [(identity, parent) for identity in self.tree.loose_at(parent)]
-                if not above:
+                if not above and error.errno != errno.EXDEV:  # above a root
                     why = f"what was in it is removed, and it cannot be looked at: {error.strerror}"
                     self.recorder.tell(Kept, parent, why, error.errno)
         if gone:
-            above += yield from self._gone_since(born, child.workers)
+            above += yield from self._gone_since(born, child, via)
         for identity, where in above:
             entry = self.tree.inherit(self.holder, identity, born)
             if entry is not None and not self.knows(entry):
-                self._found(where, child.workers, entry, child.position)
+                self._found(where, child.workers, entry, child)
 
     def _gone_since(
-        self, born: float, workers: Workers | None
+        self, born: float, child: Item, via: Filesystem
     ) -> Generator[Operation, None, list[tuple[Identity, AnyPath]]]:
         """What was left standing, maybe because of something made at ``born``, and is gone.
 
         It may have been because of something else: that does not hurt what is gone. What cannot be
-        looked at is told of when its removal is tried. Other mounts than ours are not touched.
+        looked at is told of when its removal is tried. Other mounts than ours are not touched, nor
+        from beneath a root what others made elsewhere, unless we came there by ``via``.
         """
+        root = child.via or self.confined
         gone: list[tuple[Identity, AnyPath]] = []
-        for identity, path in self.tree.left_since(born):
-            if self._table.on(self.filesystem.mount(path)) is not workers:
+        for identity, path, maker in self.tree.left_since(born):
+            there = root is None or maker is via or root.holds(path)
+            if not there or self._table.on(self.filesystem.mount(path)) is not child.workers:
                 continue
-            with suppress(OSError):
-                if identity == (yield from self._insist(path, partial(self._identify, path))):
-                    continue
-            gone.append((identity, path))
+            if not (yield from self._stands(identity, self._ways(child, path, (path, maker)))):
+                gone.append((identity, path))
         return gone
+
+    def _stands(self, identity: Identity, ways: list[Way]) -> Generator[Operation, None, bool]:
+        for path, via in ways:
+            with suppress(OSError):
+                if identity == (yield from self._insist(path, partial(self._identify, path, via))):
+                    return True
+        return False
 
     def _insist(
         self, path: AnyPath, attempt: Callable[[], Generator[Operation, None, T]]
@@ -315,7 +381,8 @@ class Undoing(UndoLog):
         answer = errno.errorcode.get(number, str(number))
         why = f"mkdir was answered {answer}: it may be ours or another's"
         try:
-            yield from self._insist(item.path, partial(self._identify, item.path))
+            look = partial(self._identify, item.path, self._via(item))
+            yield from self._insist(item.path, look)
         except OSError as error:
             if error.errno in _NOTHING_THERE:
                 return

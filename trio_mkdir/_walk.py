@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ._causes import AMBIGUOUS, PASSING, RootCause, root_cause
-from ._paths import is_dot, parent_of
+from ._paths import is_dot, parent_of, without_slashes
 
 if TYPE_CHECKING:
     from ._entries import Identity
@@ -230,14 +230,15 @@ class Walk:
             yield from self._fail(path, number)
         except OSError as error:
             _raise_passing(error, path)
-            yield from self._fail(path, number)
+            escapes = root_cause(error.errno) is RootCause.ESCAPES
+            yield from self._fail(path, errno.EXDEV if escapes else number)
         else:
             if not stat.S_ISDIR(status.st_mode):
                 yield from self._fail(path, number)
 
     def _vanished(self, path: AnyPath) -> Program:
         # Without a slash at its end, which would make the kernel follow a link.
-        name = path.rstrip("/") if isinstance(path, str) else path.rstrip(b"/")
+        name = without_slashes(path)
         yield "lstat", name
         try:
             dangling = stat.S_ISLNK(self._filesystem.lstat(name).st_mode)
@@ -257,6 +258,8 @@ class Walk:
                 note = who_may_write(parent, self._filesystem.stat(parent))
             except OSError as error:
                 note = f"whoever may write to {parent!r} cannot be told: {error.strerror}"
+        elif cause is RootCause.ESCAPES and self._target.root is not None:
+            note = f"it leads out of {self._target.root.text!r}, by `..` or a symbolic link"
         elif number == errno.EEXIST and path in self.log.ambiguous:
             answer = self.log.ambiguous[path]
             before = errno.errorcode.get(answer, str(answer))

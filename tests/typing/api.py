@@ -17,6 +17,7 @@ from trio_mkdir import (
     BackoffPolicy,
     Budget,
     DebtTaken,
+    EscapeError,
     Event,
     Kept,
     MkdirError,
@@ -46,17 +47,24 @@ async def check_makedirs(path_like: os.PathLike[str], path_like_bytes: os.PathLi
     await trio_mkdir.makedirs("a/b", 0o700, True)
     await trio_mkdir.makedirs("a/b", mode=0o700, exist_ok=True, parent_mode=0o755)
     await trio_mkdir.makedirs("a/b", parent_mode=None, policy=Policy())
+    await trio_mkdir.makedirs("a/b", beneath="root")
+    await trio_mkdir.makedirs("a/b", beneath=b"root")
+    await trio_mkdir.makedirs("a/b", beneath=Path("root"))
+    await trio_mkdir.makedirs("a/b", beneath=trio.Path("root"))
+    await trio_mkdir.makedirs("a/b", beneath=3)
+    await trio_mkdir.makedirs("a/b", beneath=None)
 
     await trio_mkdir.makedirs(path="a/b")  # type: ignore[call-arg]
     await trio_mkdir.makedirs("a/b", 0o700, True, 0o755)  # type: ignore[call-arg]
     await trio_mkdir.makedirs(3)  # type: ignore[arg-type]
     await trio_mkdir.makedirs("a/b", policy=None)  # type: ignore[arg-type]
+    await trio_mkdir.makedirs("a/b", beneath=1.5)  # type: ignore[arg-type]
 
 
 async def check_mkdir() -> None:
     assert_type(await trio_mkdir.mkdir("a"), Report)
     await trio_mkdir.mkdir(b"a", 0o700)
-    await trio_mkdir.mkdir(Path("a"), mode=0o700, exist_ok=True, policy=Policy())
+    await trio_mkdir.mkdir(Path("a"), mode=0o700, exist_ok=True, policy=Policy(), beneath=3)
 
     await trio_mkdir.mkdir("a", 0o777, True)  # type: ignore[call-arg]
 
@@ -74,6 +82,8 @@ async def check_rollback_nursery(policy: Policy) -> None:
         assert_type(nursery, RollbackNursery)
         assert_type(await nursery.makedirs("a/b", 0o700, True, parent_mode=0o755), Report)
         assert_type(await nursery.mkdir(Path("a"), exist_ok=True), Report)
+        await nursery.makedirs("a/b", beneath="root")
+        await nursery.mkdir("a", beneath=3)
         nursery.start_soon(nursery.makedirs, "a/c")
         nursery.push_undo(print, "a synchronous one")
         nursery.push_undo(trio_mkdir.wait_settled)
@@ -177,8 +187,9 @@ async def check_errors() -> None:
 
     timeout: type[TimeoutError] = StepTimeout
     stalled: type[OSError] = MountStalled
+    escaped: type[OSError] = EscapeError
     undone: type[Exception] = RollbackError
-    _ = timeout, stalled, undone
+    _ = timeout, stalled, escaped, undone
 
 
 def check_mounts() -> None:

@@ -26,6 +26,15 @@ def correct_mode(path: str, mode: int, explicit: int) -> None:
         os.close(directory)
 
 
+def correct_mode_beneath(root: str, path: str, mode: int, explicit: int) -> None:
+    """The same for a ``path`` that is relative to ``root`` and must not lead out of it."""
+    from trio_mkdir._beneath import open_beneath  # noqa: PLC0415 - only where it is asked for
+
+    with open_beneath(root, path) as directory:
+        # By its descriptor, though that cannot be given to fchmod(2): no name is looked up again.
+        _correct(f"/proc/self/fd/{directory}", mode, explicit)
+
+
 def _correct(directory: int | str, mode: int, explicit: int) -> None:
     wanted = _modes.corrected(os.stat(directory).st_mode, mode, explicit)
     if wanted is not None:

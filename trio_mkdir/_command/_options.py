@@ -27,6 +27,7 @@ class Options(argparse.Namespace):
     """The options of one command, and its operands."""
 
     mode: str | None
+    beneath: str | None
     parents: bool
     verbose: bool
     contexts: list[str | None]
@@ -70,6 +71,12 @@ def _declare(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             default=[],
             metavar="CTX",
             help="like -Z",
+        ),
+        add(
+            "--beneath",
+            metavar="ROOT",
+            help="take each DIRECTORY as relative to ROOT, and never make, look at or remove "
+            "anything outside it",
         ),
         add(
             "--timeout",

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import signal
 import sys
 
-from ._disk import correct_mode, obstacle
+from ._disk import correct_mode, correct_mode_beneath, obstacle
 from ._front import SIGNALLED
 from ._quoting import quote, quote_for_shell
 from ._voice import FAILED
@@ -136,20 +137,23 @@ class _Maker:
         return failure
 
     async def _mkdir(self, operand: str) -> Report:
-        plan, nursery = self._plan, self._nursery
+        plan, nursery, beneath = self._plan, self._nursery, self._options.beneath
         if not self._options.parents:
-            return await nursery.mkdir(operand, plan.mode)
+            return await nursery.mkdir(operand, plan.mode, beneath=beneath)
         return await nursery.makedirs(
-            operand, plan.mode, exist_ok=True, parent_mode=plan.parent_mode
+            operand, plan.mode, exist_ok=True, parent_mode=plan.parent_mode, beneath=beneath
         )
 
     async def _set_mode(self, operand: str, mode: int, explicit: int) -> None:
         import trio
 
+        correct = correct_mode
+        if self._options.beneath is not None:
+            correct = functools.partial(correct_mode_beneath, self._options.beneath)
         try:
             with trio.fail_after(self._options.step_timeout):
                 await trio.to_thread.run_sync(
-                    correct_mode, operand, mode, explicit, abandon_on_cancel=True
+                    correct, operand, mode, explicit, abandon_on_cancel=True
                 )
         except trio.TooSlowError:
             raise CannotSetMode(errno.ETIMEDOUT, SILENCE, operand) from None
@@ -173,8 +177,9 @@ class _Maker:
 
     async def _sentence(self, error: OSError) -> str:
         """GNU's sentence, and more where GNU has none. A checkpoint only if it has to look."""
-        from trio_mkdir import MkdirError, MountStalled, RootCause, StepTimeout
+        from trio_mkdir import EscapeError, MkdirError, MountStalled, RootCause, StepTimeout
 
+        beneath = self._options.beneath
         path, why = os.fsdecode(error.filename), error.strerror
         if isinstance(error, CannotSetMode):
             return f"cannot change permissions of {quote(path)}: {why}"  # noqa: ASYNC910
@@ -182,6 +187,9 @@ class _Maker:
             why = SILENCE
         elif isinstance(error, MkdirError) and error.root_cause is RootCause.DISCONNECTED:
             why = ", ".join([str(why), *getattr(error, "__notes__", [])])
+        elif beneath is not None:  # whose paths are not for the kernel to walk
+            if isinstance(error, EscapeError):
+                why = f"it leads out of {quote(beneath)}"
         elif self._options.parents and error.errno in _MAY_BE_ABOVE:
             path, why = await self._seen_from_the_top(path, error.errno)
         return f"cannot create directory {quote(path)}: {why}"  # noqa: ASYNC910
