@@ -107,6 +107,8 @@ class Visit(Handshake):
     """As stuck."""
     _pays = False
     """Whether what was in its way is its duty too."""
+    _undone = False
+    """Whether its thread, which came back to nobody, has undone what it can."""
 
     def __init__(
         self, transaction: Transaction, workers: Workers, work: Work, walk: Answered | None = None
@@ -191,6 +193,8 @@ class Visit(Handshake):
                     transaction.part()
             else:
                 yield from self._undo(was_in)
+                with self.lock:
+                    self._undone = True
             if self._pays:
                 if self._counted:  # as the caller may have given up meanwhile
                     self._back()
@@ -250,7 +254,8 @@ class Visit(Handshake):
         with self.lock:
             self._pays = True
             sent = self.sent and self.phase is Phase.WAITING
-            working = sent or self.phase in {Phase.RUNNING, Phase.ABANDONED}
+            late = self.phase is Phase.LATE and not self._undone
+            working = sent or late or self.phase in {Phase.RUNNING, Phase.ABANDONED}
             if working and not self._counted:
                 self._counted = True
                 self.shared.workers.is_stuck(self)
