@@ -53,7 +53,7 @@ MUTATIONS = [
     Mutation(
         "trusting the return value of run_sync: a late thread undoes nothing",
         "_visit.py",
-        "        yield from self.noted(transaction.undo(self))\n",
+        "        yield from self.noted(transaction.undo(self, self._reach))\n",
         "        pass\n",
     ),
     Mutation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from filesystems.needs import needs_root
 from filesystems.programs import run_or_unavailable
 from filesystems.waiting import busy_threads, wait_until, wait_until_async
 from gates import LONG, time_out
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_mkdir import (
     BackoffPolicy,
@@ -90,6 +90,12 @@ def nothing_is_left(held: Held) -> Iterator[None]:
 
 async def entered(gate: Gate) -> None:
     await trio.to_thread.run_sync(gate.wait_entered)
+
+
+async def in_peace(async_fn: Callable[[], Awaitable[object]]) -> None:
+    """Whoever is cancelled meanwhile."""
+    with trio.CancelScope(shield=True):
+        await async_fn()
 
 
 async def settled() -> None:
@@ -342,6 +348,55 @@ async def test_a_late_undoing_that_hangs_again_keeps_its_thread_busy(
     removing.open()
     await settled()
     await wait_until_async(lambda: held.statistics.busy == 0)
+
+
+async def test_a_late_undoing_that_outlasts_its_rollback_is_stuck(
+    held: Held, clock: MockClock
+) -> None:
+    # The thread had come back from its mkdir while the call still waited for its rollback, so it
+    # was not looked at as one that could be stuck. All workers of a mount could be lost so, and
+    # the next call waited for one of them for ever instead of being told that the mount hangs.
+    making, removing = held.hold("/a"), held.hold("/a", name="rmdir")
+    policy = held.policy(rollback_timeout=LONG, workers=1, stall_after=1)
+    with trio.CancelScope() as scope:
+
+        async def cancel() -> None:
+            await entered(making)
+            scope.cancel()
+            await wait_all_tasks_blocked()  # the call has left
+            making.open()
+            await time_out(clock, partial(entered, removing))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_peace, cancel)
+            await makedirs("/a", policy=policy)
+    found = held.statistics
+    assert (found.busy, found.stuck, found.debts) == (1, 1, 1)
+    assert (found.stuck_operation, found.stuck_path) == ("rmdir", "/a")
+    assert registry.workers.stuck_in() == [("rmdir", "/a")]  # where no other undoing begins
+    with trio.fail_after(PATIENCE), pytest.raises(MountStalled):
+        await makedirs("/b", policy=policy)
+    removing.open()
+    await settled()
+    await wait_until_async(lambda: held.statistics.busy == 0)
+    assert held.statistics.stuck == 0
+    await makedirs("/b", policy=policy)
+
+
+def test_a_thread_that_has_undone_what_it_can_is_not_stuck_any_more() -> None:
+    world = World()
+    call = Caller(world, "/a")
+    visit = call.visit()
+    work = visit.program()
+    drive_to(work, "mkdir", "/a")
+    visit.leave()
+    drive_to(work, "rmdir", "/a")
+    visit.count_as_stuck()
+    assert world.workers.on(DISK).stuck == 1
+    drive(work)
+    visit.count_as_stuck()
+    assert world.workers.on(DISK).stuck == 0
+    assert world.workers._stuck == {}
 
 
 def test_a_thread_that_pays_for_others_is_busy_meanwhile() -> None:

@@ -11,12 +11,26 @@ import time
 from collections.abc import Callable, Generator
 
 import pytest
-from doubles import DISK, NAS, Caller, Errand, Operation, World, drive, drive_to, refuse
+from doubles import (
+    DISK,
+    NAS,
+    PATIENCE,
+    Caller,
+    Errand,
+    NoThreads,
+    Operation,
+    World,
+    drive,
+    drive_to,
+    refuse,
+)
 
 from trio_mkdir import LateAnswer, Made, Policy, Removed
+from trio_mkdir._events import Recorder
 from trio_mkdir._first_visit import FirstVisit
 from trio_mkdir._handshake import Phase
 from trio_mkdir._paths import target
+from trio_mkdir._transaction import Transaction
 from trio_mkdir._visit import SLICE, Sliced, Visit
 from trio_mkdir._walk import Failed
 from trio_mkdir._workers import Job, WorkerTable
@@ -487,3 +501,56 @@ def test_thousands_of_debts_are_paid_one_after_the_other() -> None:
         owe(world, call, call.visit(errand(f"/{number}", record=done)))
     drive(call.visit(errand("/")).program())
     assert len(done) == 2000
+
+
+# What is to be undone on another mount
+
+
+def late_on_two_mounts(world: World) -> tuple[Transaction, Visit]:
+    """A call that has made something on two mounts; its visit to one of them is under way."""
+    on = {"/m": world.workers.on(DISK), "/n": world.workers.on(NAS)}
+    transaction = Transaction(world, None, world.filesystem, Recorder(()), Policy())
+    world.tree.begin(transaction.holder)
+    for path in ("/n/a", "/m/a"):
+        world.memory.put(path)
+        transaction.made(path, 0.0, on[path[:2]])
+
+    visit = Visit(transaction, on["/m"], Errand(errand("/m/b")))
+    transaction.join(visit)
+    return transaction, visit
+
+
+def test_a_late_thread_undoes_nothing_on_another_mount() -> None:
+    # It went on with whatever the call had made, also where a server was dead by then, and was
+    # lost there: so calls on a mount on which nothing was wrong had no worker any more.
+    world = World("/m", "/n")
+    gate = world.filesystem.gate("rmdir", "/n/a")
+    transaction, visit = late_on_two_mounts(world)
+    is_settled = threading.Event()
+    work = visit.program()
+    drive_to(work, "stat", "/m/b")
+    visit.leave()
+    drive(work)
+    assert visit.phase is Phase.LATE
+    assert world.memory.tree() == ["/m", "/n", "/n/a"]
+    gate.wait_entered()  # a thread of the other mount, beside its workers
+    assert (world.workers.on(DISK).busy, len(world.workers.on(NAS).busy)) == ({}, 1)
+    assert transaction.when_settled(is_settled.set)
+    gate.open()
+    assert is_settled.wait(PATIENCE)
+    assert world.memory.tree() == ["/m", "/n"]
+
+
+def test_a_late_thread_undoes_everything_if_there_is_no_other_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What it hands on to others must not be lost with them: nobody else would come for it.
+    NoThreads(monkeypatch).lack(1)
+    world = World("/m", "/n")
+    transaction, visit = late_on_two_mounts(world)
+    work = visit.program()
+    drive_to(work, "stat", "/m/b")
+    visit.leave()
+    drive(work)
+    assert world.memory.tree() == ["/m", "/n"]
+    assert not transaction.when_settled(lambda: None)

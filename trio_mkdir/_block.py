@@ -181,6 +181,7 @@ class NurseryCall(Call):
 
     def _succeed(self) -> None:
         self._block.adopt(self)
+        self.let_go()
 
     def _fail(self, failure: BaseException) -> None:
         super()._fail(failure)

@@ -127,7 +127,12 @@ class FirstVisit(Visit, Holder):
             self.shared.tree.commit(self)
         else:
             self._transaction.commit()
-        # What knows each other waits for the garbage collector.
+        self.let_go()
+
+    def let_go(self) -> None:
+        """It has ended well: what knows each other would wait for the garbage collector."""
+        if self._transaction is not None:
+            del self._work
         self._walk = self._transaction = None
 
     def made(self, path: AnyPath, since: float) -> Item:

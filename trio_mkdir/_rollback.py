@@ -10,20 +10,18 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import attrs
 import trio
 
 from . import _step
 from ._causes import RootCause
 from ._events import DebtPaid, DebtTaken
 from ._registry import registry
-from ._visit import Visit
+from ._visit import UndoOn, Visit
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator
+    from collections.abc import Collection
 
     from ._events import PendingRollback
-    from ._handshake import Operation
     from ._paths import AnyPath
     from ._policy import Policy
     from ._transaction import Transaction
@@ -32,21 +30,6 @@ if TYPE_CHECKING:
 
 _WAIT_FOR_THREAD: Final = 1.0
 """Seconds between two attempts to start a thread for what is owed."""
-
-
-@attrs.define(eq=False)
-class _Undoing:
-    """What can be undone on one mount, as the work of a visit."""
-
-    transaction: Transaction
-    workers: Workers
-
-    def do(self, visit: Visit) -> Generator[Operation, None, bool]:
-        yield from visit.noted(self.transaction.undo(visit, self.workers))
-        return True
-
-    def close(self) -> None:
-        """Whatever is left goes on as it would have."""
 
 
 class Rollback:
@@ -75,7 +58,7 @@ class Rollback:
 
     def _visit(self, workers: Workers) -> Visit:
         transaction = self._transaction
-        visit = Visit(transaction, workers, _Undoing(transaction, workers))
+        visit = Visit(transaction, workers, UndoOn(transaction, workers))
         transaction.join(visit)
         return visit
 

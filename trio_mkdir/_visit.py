@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import attrs
 
@@ -81,6 +81,22 @@ class Sliced:
         self.program.close()
 
 
+@attrs.define(eq=False)
+class UndoOn:
+    """What can be undone on one mount, as the work of a visit."""
+
+    transaction: Transaction
+    workers: Workers
+
+    def do(self, visit: Visit) -> Generator[Operation, None, bool]:
+        """Do it, whoever waits."""
+        yield from visit.noted(self.transaction.undo(visit, self.workers))
+        return True
+
+    def close(self) -> None:
+        """Whatever is left goes on as it would have."""
+
+
 class Answered(Protocol):
     """Who knows the last answer, for the record of a late one."""
 
@@ -107,6 +123,8 @@ class Visit(Handshake):
     """As stuck."""
     _pays = False
     """Whether what was in its way is its duty too."""
+    _undone = False
+    """Whether its thread, which came back to nobody, has undone what it can."""
 
     def __init__(
         self, transaction: Transaction, workers: Workers, work: Work, walk: Answered | None = None
@@ -191,6 +209,8 @@ class Visit(Handshake):
                     transaction.part()
             else:
                 yield from self._undo(was_in)
+                with self.lock:
+                    self._undone = True
             if self._pays:
                 if self._counted:  # as the caller may have given up meanwhile
                     self._back()
@@ -207,18 +227,40 @@ class Visit(Handshake):
             name, path = was_in
             number = self._walk.answer if self._walk and name == "mkdir" else None
             transaction.recorder.tell(LateAnswer, path, name, number)
-        yield from self.noted(transaction.undo(self))
+        yield from self.noted(transaction.undo(self, self._reach))
+        yield from self._elsewhere(transaction)
+
+    @property
+    def _reach(self) -> Workers | None:
+        """Where we may undo something: another mount may hang, and it has threads of its own."""
+        return self.workers if self.filesystem.turn is None else None
+
+    def _elsewhere(self, transaction: Transaction) -> Program:
+        """Have others undo what we were in the way of on other mounts."""
+        if self._reach is None:
+            return
+        table = self.shared.workers
+        for workers in transaction.undoable_on() - {self.workers}:
+            visit = Visit(transaction, workers, UndoOn(transaction, workers))
+            transaction.join(visit)
+            visit.count_as_stuck()
+            if table.owe(workers, visit):
+                continue
+            while (debt := table.next_debt(workers)) is not None:  # no thread but this one
+                yield from debt.do()
 
     def _pay(self) -> Program:
         """Undo what could not be undone while we were stuck below it, whosever it is."""
-        for transaction in self.shared.debts.undoing():
+        undoing = cast("list[Transaction]", self.shared.debts.undoing())
+        for transaction in undoing:
             payer = Handshake(transaction.lock)
             payer.start()
             if transaction.join(payer):
-                for operation in transaction.undo(payer):
+                for operation in transaction.undo(payer, self._reach):
                     payer.operation = operation
                     self._goes_in()
                     yield operation
+                yield from self._elsewhere(transaction)
 
     def while_wanted(self, program: Program) -> Program:
         """Carry out ``program``, or as much of it as the caller stays for."""
@@ -250,7 +292,8 @@ class Visit(Handshake):
         with self.lock:
             self._pays = True
             sent = self.sent and self.phase is Phase.WAITING
-            working = sent or self.phase in {Phase.RUNNING, Phase.ABANDONED}
+            late = self.phase is Phase.LATE and not self._undone
+            working = sent or late or self.phase in {Phase.RUNNING, Phase.ABANDONED}
             if working and not self._counted:
                 self._counted = True
                 self.shared.workers.is_stuck(self)
