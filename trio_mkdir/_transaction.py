@@ -193,6 +193,7 @@ class Transaction(UndoLog):
         What is ``mine`` nobody else removes, and it need not be looked at. Only a removal whose
         reply was lost, and that is tried again, can take it for what had its inode number before.
         """
+        before: list[Entry] | None = None
         while True:
             removals = self.tree.removals
             known = mine if removals == self.holder.removals else ()
@@ -203,9 +204,11 @@ class Transaction(UndoLog):
             if removing is not None:
                 raise BeingRemoved(removing, looks[len(entries)][1])
             # What is held cannot be removed any more; only what was removed between the look and
-            # the hold can have fooled us, and another look tells.
-            if self.tree.removals == removals:
+            # the hold can have fooled us, and another look tells. Where it shows what was held
+            # before it, that stays; or whoever looks for long would never be done.
+            if self.tree.removals == removals or entries == before:
                 break
+            before = entries
         yield from self._drop_but(entries)
 
     def _look(self, paths: Iterable[AnyPath]) -> Generator[Operation, None, list[Look]]:
@@ -437,10 +440,13 @@ class Transaction(UndoLog):
 
     def pending(self, since: float) -> list[PendingRollback]:
         """What is still owed."""
-        return [
-            PendingRollback(path, operation, self.filesystem.mount(path).mount_point, since)
-            for operation, path in self.owed()
-        ]
+        stuck, items = self.owed()
+        where = self.filesystem.mount
+        debts = [PendingRollback(path, name, where(path).mount_point, since) for name, path in stuck]
+        for item in items:  # there can be many of them: no look at the mount table for each
+            mount = where(item.path) if item.workers is None else item.workers.mount
+            debts.append(PendingRollback(item.path, "undo", mount.mount_point, since))
+        return debts
 
 
 def _failed(error: OSError, path: AnyPath) -> Failed:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
+
+import trio
+
+if sys.version_info < (3, 11):  # pragma: no cover - trio depends on it there
+    from exceptiongroup import BaseExceptionGroup
 
 
 def publish(namespace: dict[str, Any], names: list[str]) -> None:
@@ -13,3 +19,14 @@ def publish(namespace: dict[str, Any], names: list[str]) -> None:
     module = namespace["__name__"]
     for name in names:
         namespace[name].__module__ = module
+
+
+def ungrouped(ended: BaseException) -> BaseException:
+    """What has ended the waiting for the tasks of a nursery, as it was before that grouped it.
+
+    Anything rather than a `trio.Cancelled`: that one comes again.
+    """
+    while isinstance(ended, BaseExceptionGroup):
+        _, others = ended.split(trio.Cancelled)
+        ended = (others or ended).exceptions[0]
+    return ended
