@@ -181,7 +181,7 @@ class Lane(Attempts):
         if gone is None:
             # What is made in a directory is on its mount, though something may be mounted there.
             mounts = [self.filesystem.mount(path) for path in self._where()]
-            if not any(mount in {self.mount} or mount.is_mounted_by(self.mount) for mount in mounts):
+            if not any(mount == self.mount or mount.is_mounted_by(self.mount) for mount in mounts):
                 gone = self.mount, mounts[-1]
         if gone is not None:
             self.mount, now = gone
@@ -242,11 +242,16 @@ class Lane(Attempts):
 
     def _refused(self, bundle: Bundle, path: AnyPath, error: OSError) -> None:
         """A ``mkdir`` was answered with ``error``: a walk goes on from there, here or elsewhere."""
-        workers = self._call.workers_in(path)
-        if workers is self.workers:
+        if error.errno == errno.EEXIST and self._is_mount_point(path):
+            # If that hangs, it is to have its own workers only.
+            self._plan.hand_over(bundle, self._call.workers_in(path))
+        else:
             self._set_out(path).refuse(path, error)
-        else:  # something is mounted there; if that hangs, it is to have its own workers only
-            self._plan.hand_over(bundle, workers)
+
+    def _is_mount_point(self, path: AnyPath) -> bool:
+        """Whether another mount begins there, and the directory above is on ours as before."""
+        mount = self.filesystem.mount
+        return mount(path) != self.mount == mount(parent_of(path) or path)
 
     def _fill(self, bundle: Bundle, until: float) -> Program:
         """Make what is to be made in one directory, as far as the time goes."""
