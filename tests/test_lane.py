@@ -128,9 +128,7 @@ async def test_it_waits_for_what_another_call_is_removing(stage: Stage) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(gives_up)
         await gate.entered()
-        nursery.start_soon(
-            partial(makedirs_many, [stage.at("a"), stage.at("b")], policy=policy)
-        )
+        nursery.start_soon(partial(makedirs_many, [stage.at("a"), stage.at("b")], policy=policy))
         await stage.hears(Made, "b")
         gate.open()
     assert await stage.settled() == ["a", "b"]

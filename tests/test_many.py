@@ -10,8 +10,7 @@ import signal
 import stat
 import sys
 import tempfile
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +23,7 @@ from doubles import PATIENCE, NoThreads, first, then
 from filesystems.frozen import FreezableMount
 from filesystems.stuck import wait_stuck_async
 from filesystems.waiting import wait_until
-from gates import LONG, Stage, time_out
+from gates import Stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
@@ -33,15 +32,13 @@ import trio_mkdir
 from trio_mkdir import (
     BackoffPolicy,
     Event,
-    Kept,
     Made,
     MkdirError,
+    MkdirNotADirectoryError,
+    MkdirPermissionError,
     MountStalled,
     Policy,
-    Removed,
-    RetryScheduled,
     RootCause,
-    StepTimedOut,
     StepTimeout,
     _lane,
     _many,
@@ -56,7 +53,7 @@ from trio_mkdir._registry import registry
 from trio_mkdir.testing import FaultyFilesystem, assert_nothing_leaked
 
 if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
+    pass
 
 
 @pytest.fixture(autouse=True)
@@ -156,7 +153,8 @@ async def test_what_is_there_already_is_no_failure_unless_it_must_not_be(here: P
 
 
 async def test_no_paths_are_nothing_to_do(here: Path) -> None:
-    for nothing in ([], iter(()), later()):
+    sources: list[Any] = [[], iter(()), later()]
+    for nothing in sources:
         report = await makedirs_many(nothing)
         assert report.created == ()
     assert tree(here) == []
@@ -193,7 +191,7 @@ async def test_a_slash_at_the_end_of_a_full_path_is_told_as_it_was_written(here:
 
 
 async def test_the_root_and_the_working_directory_stand_already(here: Path) -> None:
-    paths = ["/", ".", "..", "./", "/.", b"/", b".", str(here)]
+    paths: list[str | bytes] = ["/", ".", "..", "./", "/.", b"/", b".", str(here)]
     assert (await makedirs_many(paths)).created == ()
     for path in paths:
         with pytest.raises(FileExistsError):
@@ -255,12 +253,11 @@ async def test_wrong_options_are_told(options: Any, error: type[Exception]) -> N
 
 
 async def test_it_is_a_checkpoint_whatever_there_is_to_do(here: Path) -> None:
-    for paths in ([], ["a/b"], ["a/b"], ["a" * 300]):
+    for paths in ([], ["a/b"], ["a/b"]):
         with trio.testing.assert_checkpoints():
-            try:
-                await makedirs_many(paths)
-            except OSError as error:
-                assert error.errno == errno.ENAMETOOLONG
+            await makedirs_many(paths)
+    with trio.testing.assert_checkpoints(), pytest.raises(OSError, match="File name too long"):
+        await makedirs_many(["a" * 300])
 
 
 some_paths = st.lists(
@@ -437,7 +434,7 @@ async def test_progress_is_told_at_the_end_in_any_case(here: Path) -> None:
     await makedirs_many(["a/b", "a/c", "a/c"], progress=lambda *now: told.append(now))
     assert told[-1] == (3, 3)
     await makedirs_many(later("a/b"), progress=lambda *now: told.append(now))
-    assert told[-1] == (1, None)
+    assert told[-1:] == [(1, None)]
 
 
 async def test_progress_is_told_on_the_way_where_it_takes_long(
@@ -447,9 +444,7 @@ async def test_progress_is_told_on_the_way_where_it_takes_long(
     told: list[tuple[int, int | None]] = []
     paths = [f"/srv/{name}/x" for name in "abcdef"]
     policy = Policy(filesystem=disk)
-    await makedirs_many(
-        paths, concurrency=1, progress=lambda *now: told.append(now), policy=policy
-    )
+    await makedirs_many(paths, concurrency=1, progress=lambda *now: told.append(now), policy=policy)
     assert told == sorted(told)
     assert told[-1] == (6, 6)
     assert len(told) == 7
@@ -577,7 +572,7 @@ def test_a_keyboard_interrupt_while_it_waits_for_a_thread(
         # In a thread: here it would be this task that is interrupted.
         await trio.to_thread.run_sync(signal.raise_signal, signal.SIGINT)
 
-    with pytest.raises(BaseExceptionGroup):
+    with pytest.RaisesGroup(KeyboardInterrupt):
         trio.run(main)
     assert [type(ended) for ended in caught] == [KeyboardInterrupt]
     gate.open()
@@ -596,7 +591,9 @@ async def test_what_is_stuck_keeps_nobody_else_from_working(
         nursery.start_soon(partial(makedirs_many, paths, policy=policy))
         await hold.wait_arrived()
         await trio.sleep(10)
-        assert set(disk.memory.paths()) >= {f"/srv/{above}/{name}" for above in "bc" for name in "xyz"}
+        assert set(disk.memory.paths()) >= {
+            f"/srv/{above}/{name}" for above in "bc" for name in "xyz"
+        }
         hold.release()
     assert set(paths) <= set(disk.memory.paths())
 
@@ -678,7 +675,9 @@ async def test_a_call_is_refused_at_once_where_others_are_stuck(
     disk: FaultyFilesystem, autojump_clock: MockClock
 ) -> None:
     hold = disk.hold("mkdir", "/srv/a")
-    policy = Policy(filesystem=disk, step_timeout=1.0, retries={}, stall_after=1, rollback_timeout=0)
+    policy = Policy(
+        filesystem=disk, step_timeout=1.0, retries={}, stall_after=1, rollback_timeout=0
+    )
     with pytest.raises(StepTimeout):
         await makedirs("/srv/a", policy=policy)
     with trio.fail_after(100), pytest.raises(MountStalled):
@@ -733,7 +732,7 @@ async def test_a_thousand_debts_are_told_in_a_few_words(
     disk.fail("mkdir", "/srv/a/last", errno.EACCES)
     policy = Policy(filesystem=disk, rollback_timeout=0)
     paths = [*(f"/srv/a/{number}" for number in range(1000)), "/srv/a/last"]
-    with caplog.at_level(logging.INFO, "trio_mkdir"), pytest.raises(PermissionError) as caught:
+    with caplog.at_level(logging.INFO, "trio_mkdir"), pytest.raises(MkdirPermissionError) as caught:
         await makedirs_many(paths, concurrency=1, policy=policy)
     report = caught.value.report
     assert len(report.pending) > 900
@@ -816,8 +815,8 @@ async def test_a_dead_mount_is_looked_at_by_its_own_workers_only(
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     await trio.testing.wait_all_tasks_blocked()
-    stuck = [point for point in ("/mnt/nas", "/mnt") if registry.workers.on(disk.mount(point)).stuck]
-    assert stuck == ["/mnt/nas"]
+    on_nas, on_root = (registry.workers.on(disk.mount(path)) for path in ("/mnt/nas", "/mnt"))
+    assert (on_nas.stuck, on_root.stuck) == (1, 0)
     hold.release()
     with trio.fail_after(100):
         await wait_settled()
@@ -863,7 +862,7 @@ async def test_each_event_is_told_once_whoever_listens(
 
 async def test_a_failure_after_many_in_one_go_tells_each_of_them(here: Path) -> None:
     (here / "file").touch()
-    with pytest.raises(NotADirectoryError) as caught:
+    with pytest.raises(MkdirNotADirectoryError) as caught:
         await makedirs_many([*(f"a/{number}" for number in range(50)), "file/x"])
     report = caught.value.report
     assert len(report.created) == len(set(report.created)) == len(report.removed) == 51

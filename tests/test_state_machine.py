@@ -644,14 +644,18 @@ class Machine(RuleBasedStateMachine):
             self._begin_call(*another)
 
     @if_it_can_be_told(lambda self: len(self.alive) < 8)
-    @rule(
-        paths=st.lists(asked_paths, min_size=2, max_size=5), exist_ok=st.booleans(), a_call=calls
-    )
+    @rule(paths=st.lists(asked_paths, min_size=2, max_size=5), exist_ok=st.booleans(), a_call=calls)
     def make_many(self, paths: list[str], exist_ok: bool, a_call: tuple[Any, ...]) -> None:
         self._begin_call(paths, True, exist_ok, *a_call[3:])
 
     def _begin_call(
-        self, path: str | Sequence[str], parents: bool, exist_ok: bool, escapes: bool, inside: int, number: int
+        self,
+        path: str | Sequence[str],
+        parents: bool,
+        exist_ok: bool,
+        escapes: bool,
+        inside: int,
+        number: int,
     ) -> None:
         block = self._pick_block(inside)
         run = self.runs[number % len(self.runs)] if block is None else block.run

@@ -83,8 +83,6 @@ class Lane(Attempts):
     walk, which knows what to do about it.
     """
 
-    plain = False
-
     def __init__(self, call: Whole) -> None:
         self._call = call
         self._plan = call.plan
@@ -102,6 +100,11 @@ class Lane(Attempts):
     def transaction(self) -> Transaction:
         """The undo log of the call."""
         return self._call.transaction
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is no undo log yet."""
+        return False
 
     @property
     def place(self) -> AnyPath:
@@ -280,7 +283,7 @@ class Lane(Attempts):
                         self._refused(bundle, path, error)
                 else:
                     item = self.made(path, since)
-                    self._reached(path, bundle)  # whatever becomes of the look: it is not made twice
+                    self._reached(path, bundle)  # before the look: it is not made twice
                     if plan.is_above(path):
                         yield "lstat", path
                         self._identify(item)

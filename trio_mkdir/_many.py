@@ -41,8 +41,8 @@ _AT_ONCE: Final = 8192
 """How many paths are planned together at the most: a plan needs no more memory than that."""
 _ODD: Final = re.compile(r"\0|[./]\Z").search
 _PATIENCE: Final = 0.050
-"""Seconds after which those that have come by then are made, while others are still to come; and
-between two reports of progress."""
+"""Seconds after which no more is waited for once another path has come; and between two reports of
+progress."""
 _FIRST_SLICE: Final = 0.001
 """Seconds after which the first task looks how fast the filesystem is."""
 _SLOW: Final = 0.0005
@@ -137,7 +137,7 @@ class ManyCall:
             self._order.exist_ok or not self.plan.is_wanted(path),
             parents=True,
             added=self._paths.added_to(path),
-            mode_of=self.mode,
+            modes=self.mode,
         )
 
     def mode(self, path: AnyPath) -> int:
@@ -213,7 +213,7 @@ class ManyCall:
             self._working += 1
             nursery.start_soon(self._work_along, self._new_lane(), bundle, nursery)
 
-    async def _work_along(self, lane: Lane, first: Bundle, nursery: trio.Nursery) -> None:
+    async def _work_along(self, lane: Lane, first: Bundle, nursery: trio.Nursery) -> None:  # noqa: ASYNC910 - its visits are
         bundle: Bundle | None = first
         try:
             while bundle is not None:
@@ -234,7 +234,7 @@ class ManyCall:
         self._lanes.append(lane)
         return lane
 
-    async def _settle(self) -> None:
+    async def _settle(self) -> None:  # noqa: ASYNC910 - its visits are
         alone = registry.tree.alone(self.transaction.holder)
         if self.mounts and (self.provisional or not alone):
             await self._new_lane().settle()
@@ -343,4 +343,8 @@ class _Incoming:
 class _OneOfMany(Target):
     """One of them; what is above it may have been asked for, too."""
 
-    mode_of: Callable[[AnyPath], int] = attrs.field(kw_only=True)
+    modes: Callable[[AnyPath], int] = attrs.field(kw_only=True)
+
+    def mode_of(self, path: AnyPath) -> int:
+        """What to make ``path`` with."""
+        return self.modes(path)

@@ -75,7 +75,7 @@ class Rollback:
                     for workers in mounts:
                         nursery.start_soon(self._send, workers)
             except BaseException as interruption:  # noqa: BLE001 - a KeyboardInterrupt, as it was
-                raise ungrouped(interruption) from None
+                raise ungrouped(interruption) from None  # noqa: ASYNC104 - it is this one
 
     def _visit(self, workers: Workers) -> Visit:
         transaction = self._transaction

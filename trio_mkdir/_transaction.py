@@ -442,7 +442,10 @@ class Transaction(UndoLog):
         """What is still owed."""
         stuck, items = self.owed()
         where = self.filesystem.mount
-        debts = [PendingRollback(path, name, where(path).mount_point, since) for name, path in stuck]
+        debts = [
+            PendingRollback(path, operation, where(path).mount_point, since)
+            for operation, path in stuck
+        ]
         for item in items:  # there can be many of them: no look at the mount table for each
             mount = where(item.path) if item.workers is None else item.workers.mount
             debts.append(PendingRollback(item.path, "undo", mount.mount_point, since))

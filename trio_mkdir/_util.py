@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 import trio
 
@@ -27,6 +27,7 @@ def ungrouped(ended: BaseException) -> BaseException:
     Anything rather than a `trio.Cancelled`: that one comes again.
     """
     while isinstance(ended, BaseExceptionGroup):
-        _, others = ended.split(trio.Cancelled)
-        ended = (others or ended).exceptions[0]
+        group = cast("BaseExceptionGroup[BaseException]", ended)
+        _, others = group.split(trio.Cancelled)
+        ended = (others or group).exceptions[0]
     return ended

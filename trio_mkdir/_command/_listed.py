@@ -14,7 +14,7 @@ from ._voice import write
 
 TYPE_CHECKING = False  # type checkers know the name; importing typing for it would cost time
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
 _PIECE = 65_536  # bytes to read at once
 _NULL = "it holds a null byte; see --null"
@@ -28,7 +28,9 @@ class CannotRead(OSError):
         self.doing = doing
 
 
-async def names(source: str, *, null: bool) -> AsyncGenerator[str, None]:
+async def names(  # noqa: ASYNC900, ASYNC911 - closed by who reads it, which makes a directory
+    source: str, *, null: bool
+) -> AsyncGenerator[str, None]:
     """Each name in ``source``, ``-`` for standard input; one a line, or ended by ``null`` bytes."""
     import trio
 
@@ -48,9 +50,9 @@ async def names(source: str, *, null: bool) -> AsyncGenerator[str, None]:
             assert isinstance(piece, bytes)  # noqa: S101 - for the type checker
             *whole, rest = (rest + piece).split(end)
             for name in whole:
-                yield _checked(name, source)
+                yield _checked(name, source)  # noqa: ASYNC911
         if rest:
-            yield _checked(rest, source)
+            yield _checked(rest, source)  # noqa: ASYNC911
     finally:
         if descriptor:
             os.close(descriptor)
@@ -63,7 +65,7 @@ def _checked(name: bytes, source: str) -> str:
 
 
 @contextlib.contextmanager
-def shown() -> Iterator[Callable[[int, int | None], object] | None]:
+def shown() -> Generator[Callable[[int, int | None], object] | None, None, None]:
     """What to tell progress to: a bar if rich is there, a number if not, None on no terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield None
