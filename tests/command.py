@@ -156,6 +156,7 @@ class Here:
         """Its status and the lines that it wrote."""
         options = _options.parse([*arguments, *(["-"] if operands else [])])
         options.operands = operands or options.operands
+        options.parents = options.parents or options.source is not None
         plan = Plan(options.mode, parents=options.parents, umask=0o022)
         _work.work(options, plan, _voice.Voice("trio-mkdir"), self.front)
         ((status, _),) = self.front.answers

@@ -23,6 +23,9 @@ CORE = (
     "test_shared.py",
     "test_shared_parents.py",
     "test_nursery.py",
+    "test_plan.py",
+    "test_lane.py",
+    "test_many.py",
     "test_sweeps.py",
     "test_fuse_faults.py",
     "test_faults.py",
@@ -194,6 +197,30 @@ MUTATIONS = [
         "_beneath.py",
         "        if self._closed and not self._uses and self._fd is not None:\n",
         "        if self._closed and self._fd is not None:\n",
+    ),
+    Mutation(
+        "what was made in one go is not undone",
+        "_undo_log.py",
+        "            made, batch.made = batch.made or (), None\n",
+        "            made, batch.made = (), None\n",
+    ),
+    Mutation(
+        "the late one of those made in one go is forgotten",
+        "_undo_log.py",
+        "        self._log.made(path, since, self.workers)\n",
+        "        pass\n",
+    ),
+    Mutation(
+        "a task's unanswered visit is forgotten in the rollback",
+        "_many.py",
+        "        for lane in self._lanes:\n            lane.leave()\n",
+        "        pass\n",
+    ),
+    Mutation(
+        "a step that is refused is waited for",
+        "_attempts.py",
+        "            visit.leave()  # it is never sent, and nobody is to wait for it\n",
+        "",
     ),
 ]
 

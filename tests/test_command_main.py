@@ -96,3 +96,34 @@ def test_command_is_a_module_too(
     with pytest.raises(SystemExit, match=r"^0$"):
         runpy.run_module("trio_mkdir", run_name="__main__")
     assert capfd.readouterr().out.startswith("trio-mkdir ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "missing operand"),
+        (["-0", "a"], "--null goes with --from only"),
+        (["--from", "list", "a"], "extra operand 'a': --from names all directories"),
+        (["--from", "list", "-m", "700"], "--mode cannot be combined with --from"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    here: Here,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["trio-mkdir", *arguments])
+    assert _main.main() == 1
+    assert capfd.readouterr().err.splitlines()[0] == f"trio-mkdir: {said}"
+
+
+def test_names_from_a_file_are_made_with_their_parents(
+    here: Here, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "list").write_text("a/b\nc\n")
+    monkeypatch.setattr(sys, "argv", ["trio-mkdir", "--from", "list"])
+    monkeypatch.setattr(_front, "in_child", lambda job, _: job(here.front) or 0)
+    assert _main.main() == 0
+    assert (tmp_path / "a/b").is_dir()

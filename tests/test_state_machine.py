@@ -43,7 +43,17 @@ from model import Model, prefixes, tree_below
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_mkdir
-from trio_mkdir import BackoffPolicy, MkdirError, Mount, Policy, RollbackError, RootCause, _visit
+from trio_mkdir import (
+    BackoffPolicy,
+    MkdirError,
+    Mount,
+    Policy,
+    RollbackError,
+    RootCause,
+    _lane,
+    _many,
+    _visit,
+)
 from trio_mkdir import _walk as walk_module
 from trio_mkdir._paths import AnyPath
 from trio_mkdir._registry import registry
@@ -244,9 +254,13 @@ class TaskGates(Gates):
 
     def monotonic(self) -> float:
         """`time.monotonic`, but the moment of its effect for who is at its system call."""
+        return self.at_its_call() or time.monotonic()
+
+    def at_its_call(self) -> float | None:
+        """The moment of its effect, for who is at its system call."""
         if trio.lowlevel.in_trio_task():
-            return self._began.get(trio.lowlevel.current_task(), time.monotonic())
-        return time.monotonic()
+            return self._began.get(trio.lowlevel.current_task())
+        return None
 
     def _taken(self, operation: str, path: AnyPath) -> Any:
         if trio.lowlevel.in_trio_task():
@@ -388,9 +402,9 @@ class Running:
 
 @attrs.define(eq=False)
 class Made(Running):
-    """One call of ``makedirs`` or ``mkdir``."""
+    """One call of ``makedirs``, ``mkdir`` or, for more than one path, ``makedirs_many``."""
 
-    path: str = attrs.field(kw_only=True)
+    paths: Sequence[str] = attrs.field(kw_only=True)
     parents: bool = attrs.field(kw_only=True)
     exist_ok: bool = attrs.field(kw_only=True)
     escapes: bool = attrs.field(kw_only=True)
@@ -512,11 +526,18 @@ class Machine(RuleBasedStateMachine):
         return os.path.join(self.root, path)
 
     async def _make(self, call: Made, nursery: trio_mkdir.RollbackNursery | None) -> None:
-        path, real, began = self.full(call.path), self.real(self.full(call.path)), 0
+        paths = [self.full(path) for path in call.paths]
+        path, many = paths[0], len(paths) > 1
         try:
             with call.scope:
                 began = self.model.call_begins()
-                if nursery is not None and call.parents:
+                if many and nursery is not None:
+                    await nursery.makedirs_many(paths, exist_ok=call.exist_ok, concurrency=3)
+                elif many:
+                    await trio_mkdir.makedirs_many(
+                        paths, exist_ok=call.exist_ok, concurrency=3, policy=self.policy
+                    )
+                elif nursery is not None and call.parents:
                     await nursery.makedirs(path, exist_ok=call.exist_ok)
                 elif nursery is not None:
                     await nursery.mkdir(path, exist_ok=call.exist_ok)
@@ -524,8 +545,8 @@ class Machine(RuleBasedStateMachine):
                     await trio_mkdir.makedirs(path, exist_ok=call.exist_ok, policy=self.policy)
                 else:
                     await trio_mkdir.mkdir(path, exist_ok=call.exist_ok, policy=self.policy)
-                self.counts["successes"] += 1
-                self._succeeded(call.outer, [(real, began)])
+                self.counts["successes of many" if many else "successes"] += 1
+                self._succeeded(call.outer, [(self.real(path), began) for path in paths])
             self.counts["cancelled"] += call.scope.cancelled_caught
         except MkdirError:
             self.counts["failures"] += 1
@@ -652,12 +673,24 @@ class Machine(RuleBasedStateMachine):
         if another is not None:
             self._begin_call(*another)
 
+    @if_it_can_be_told(lambda self: len(self.alive) < 8)
+    @rule(paths=st.lists(asked_paths, min_size=2, max_size=5), exist_ok=st.booleans(), a_call=calls)
+    def make_many(self, paths: list[str], exist_ok: bool, a_call: tuple[Any, ...]) -> None:
+        self._begin_call(paths, True, exist_ok, *a_call[3:])
+
     def _begin_call(
-        self, path: str, parents: bool, exist_ok: bool, escapes: bool, inside: int, number: int
+        self,
+        path: str | Sequence[str],
+        parents: bool,
+        exist_ok: bool,
+        escapes: bool,
+        inside: int,
+        number: int,
     ) -> None:
         block = self._pick_block(inside)
         run = self.runs[number % len(self.runs)] if block is None else block.run
-        call = Made(run, block, path=path, parents=parents, exist_ok=exist_ok, escapes=escapes)
+        paths = [path] if isinstance(path, str) else path
+        call = Made(run, block, paths=paths, parents=parents, exist_ok=exist_ok, escapes=escapes)
         self.counts["calls"] += 1
         self.running.append(call)
         if block is None:
@@ -892,6 +925,10 @@ class WithoutThreads(Machine):
         self.root = "/root"
         self.gates = TaskGates(MemoryFilesystem(), self._lost)
         self._patch.setattr(walk_module, "time", self.gates)
+        # A slice is used up when the program says so; until then everything is fast.
+        quick = SimpleNamespace(monotonic=lambda: self.gates.at_its_call() or self.slices)
+        self._patch.setattr(_lane, "time", quick)
+        self._patch.setattr(_many, "time", SimpleNamespace(monotonic=lambda: self.slices))
         self.runs = [Run()]
 
     def _lost(self, path: AnyPath) -> None:

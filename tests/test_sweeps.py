@@ -20,7 +20,16 @@ import trio
 from trio.testing import MockClock
 
 import trio_mkdir
-from trio_mkdir import Kept, MkdirError, Policy, RollbackError, RollbackNursery, makedirs, mkdir
+from trio_mkdir import (
+    Kept,
+    MkdirError,
+    Policy,
+    RollbackError,
+    RollbackNursery,
+    makedirs,
+    makedirs_many,
+    mkdir,
+)
 from trio_mkdir.testing import (
     FaultyFilesystem,
     Outcome,
@@ -437,6 +446,11 @@ class World:
         await makedirs(self.path(name), exist_ok=exist_ok, policy=self.policy)
         self.succeeded.add(self.path(name))
 
+    async def makedirs_many(self, *names: str, exist_ok: bool = False) -> None:
+        paths = [self.path(name) for name in names]
+        await makedirs_many(paths, exist_ok=exist_ok, concurrency=3, policy=self.policy)
+        self.succeed(*names)
+
     async def mkdir(self, name: str) -> None:
         await mkdir(self.path(name), policy=self.policy)
         self.succeeded.add(self.path(name))
@@ -481,6 +495,36 @@ class RealWorld(World):
 
     def tree(self) -> set[str]:
         return {str(path) for path in Path(self.root).rglob("*")}
+
+
+class Unobserved(World):
+    """Nobody wants to know of each system call, so that many directories are made in one go.
+
+    What could not be undone is known from the log.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        super().__init__(threads=True)
+        if root is not None:
+            self.filesystem = FaultyFilesystem.wrap()
+            self.root = str(root)
+            (root / "there").mkdir()
+            (root / "file").touch()
+        self.policy = Policy(filesystem=self.filesystem, budget=None)
+        self.before = self.tree()
+
+    def tree(self) -> set[str]:
+        if self.root == "/srv":
+            return super().tree()
+        return {str(path) for path in Path(self.root).rglob("*")}
+
+    def hear(self, caplog: pytest.LogCaptureFixture) -> None:
+        for record in caplog.records:
+            told = vars(record)
+            why = str(told.get("trio_mkdir_why", ""))
+            if told.get("trio_mkdir_errno") is not None or "may be ours" in why:
+                self.refused.add(os.fsdecode(told["trio_mkdir_path"]))
+        caplog.clear()
 
 
 Scenario = Callable[[World], Awaitable[object]]
@@ -562,6 +606,55 @@ async def concurrent_calls_of_which_some_fail(world: World) -> None:
         nursery.start_soon(fail, "a/e")
 
 
+async def many(world: World) -> None:
+    await world.makedirs_many("a/b/c", "a/b/i", "a/e", "there/a", "j")
+
+
+async def many_where_something_stands(world: World) -> None:
+    await world.makedirs_many("there", "there/a/b", "a/b", "a", exist_ok=True)
+
+
+async def many_that_fail(world: World) -> None:
+    await world.makedirs_many("a/b", "a/c", "file/in/the/way")
+
+
+async def many_beside_others(world: World) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(world.makedirs_many, "a/b/c", "a/b/d", "a/e", exist_ok=True))
+        nursery.start_soon(partial(world.makedirs_many, "a/b/f", "a/e/g", exist_ok=True))
+        nursery.start_soon(world.makedirs, "a/b/h")
+
+
+async def many_beside_some_that_fail(world: World) -> None:
+    async def fail() -> None:
+        async with world.nursery() as nursery:
+            await nursery.makedirs_many([world.path("a/b/c"), world.path("a/e")])
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail)
+        nursery.start_soon(partial(world.makedirs_many, "a/b/d", "a/e", "a/f", exist_ok=True))
+
+
+async def many_in_nested_nurseries(world: World) -> None:
+    async with world.nursery() as outer:
+        await outer.makedirs_many([world.path("a/b"), world.path("a/c/d")])
+        async with world.nursery() as inner:
+            inner.start_soon(inner.makedirs_many, [world.path("a/b/e"), world.path("f/g")])
+        async with world.nursery() as undone:
+            await undone.makedirs_many([world.path("a/h"), world.path("f/i/j")])
+            undone.cancel_scope.cancel()
+    world.succeed("a/b/e", "a/c/d", "f/g")
+
+
+MANY: list[Scenario] = [
+    many,
+    many_where_something_stands,
+    many_that_fail,
+    many_beside_others,
+    many_beside_some_that_fail,
+    many_in_nested_nurseries,
+]
 SCENARIOS: list[Scenario] = [
     one_call,
     one_call_to_where_something_stands,
@@ -571,8 +664,9 @@ SCENARIOS: list[Scenario] = [
     a_nursery_that_fails,
     concurrent_calls,
     concurrent_calls_of_which_some_fail,
+    *MANY,
 ]
-QUICK: list[Scenario] = [one_call, a_rollback_nursery, concurrent_calls_of_which_some_fail]
+QUICK: list[Scenario] = [one_call, a_rollback_nursery, concurrent_calls_of_which_some_fail, many]
 
 
 def name_of(value: object) -> object:
@@ -602,7 +696,7 @@ def filesystem_of(world: World) -> FaultyFilesystem:
 
 
 def expected(scenario: Scenario) -> tuple[type[Exception], ...]:
-    return (MkdirError,) if scenario is a_nursery_that_fails else ()
+    return (MkdirError,) if scenario in {a_nursery_that_fails, many_that_fail} else ()
 
 
 @each_scenario(SCENARIOS)
@@ -702,6 +796,61 @@ async def test_cancelled_at_any_point_with_threads_on_the_real_filesystem(
         expected=expected(scenario),
     )
     assert summary.cancelled > 1
+
+
+@each_scenario(MANY)
+async def test_cancelled_at_any_point_while_many_are_made_in_one_go(
+    scenario: Scenario, tmp_path: Path
+) -> None:
+    numbers = itertools.count()
+
+    def setup() -> Unobserved:
+        root = tmp_path / str(next(numbers))
+        root.mkdir()
+        return Unobserved(root)
+
+    summary = await sweep_cancellations(
+        partial(run_and_leave_nothing, scenario),
+        setup=setup,
+        check=lambda outcome: outcome.state.check(),
+        expected=expected(scenario),
+    )
+    assert summary.cancelled > 1
+
+
+@each_scenario(MANY)
+@pytest.mark.parametrize(
+    ("number", "lost_reply", "operations"),
+    [
+        (errno.EBUSY, False, {"mkdir", "rmdir"}),
+        (errno.EBUSY, True, {"mkdir", "rmdir"}),
+        (errno.EIO, False, {"mkdir", "rmdir"}),
+        (errno.EIO, True, {"mkdir", "rmdir"}),
+        (errno.ENOENT, False, {"mkdir"}),
+    ],
+    ids=["EBUSY", "EBUSY, lost reply", "EIO", "EIO, lost reply", "ENOENT"],
+)
+async def test_a_fault_while_many_are_made_in_one_go(
+    scenario: Scenario,
+    number: int,
+    lost_reply: bool,
+    operations: set[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def check(outcome: Outcome[Unobserved]) -> None:
+        outcome.state.hear(caplog)
+        outcome.state.check()
+
+    await sweep_faults(
+        partial(run_and_leave_nothing, scenario),
+        filesystem_of,
+        errno=number,
+        lost_reply=lost_reply,
+        operations=operations,
+        setup=Unobserved,
+        check=check,
+        faults=1,
+    )
 
 
 PASSING = [errno.EBUSY, errno.EIO, errno.ESTALE, errno.ETIMEDOUT]
@@ -817,7 +966,7 @@ async def neighbour_that_gives_up(world: World) -> None:
         nursery.cancel_scope.cancel()
 
 
-@each_scenario([one_call, a_rollback_nursery, nested_nurseries])
+@each_scenario([one_call, a_rollback_nursery, nested_nurseries, many])
 @pytest.mark.parametrize("seed", range(5))
 async def test_cancelled_at_any_point_it_hurts_nobody_else(
     scenario: Scenario, seed: int, autojump_clock: MockClock

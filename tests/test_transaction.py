@@ -563,3 +563,22 @@ def test_what_is_handed_on_is_undone_with_the_one_who_got_it() -> None:
     outer.fail()
     assert removals(world) == ["/a/b/c", "/a/b", "/a"]
     assert world.tree.statistics == (0, 0)
+
+
+def test_holding_many_ends_though_others_keep_removing_theirs() -> None:
+    # It looked again for as long as anything was removed between a look and the hold.
+    world = World("/a", "/b")
+    nursery = Caller(world, "/n")
+    nursery.go()  # somebody else is there
+    call = Caller(world, "/a", exist_ok=True)
+
+    def another_fails() -> None:
+        other = Caller(world, "/b/x")
+        other.go()
+        other.fail()
+        world.tree.before("hold", another_fails)
+
+    world.tree.before("hold", another_fails)
+    call.succeed()
+    assert world.calls.count("stat /a") == 3  # by the walk, and at two looks
+    nursery.fail()

@@ -95,6 +95,11 @@ class Attempts:
         ...
 
     @property
+    def others_stuck(self) -> int:
+        """How many workers are stuck on its mount, but for those of the same call."""
+        return self.workers.stuck
+
+    @property
     def recorder(self) -> Recorder:
         """What happened."""
         return self.transaction.recorder
@@ -104,8 +109,9 @@ class Attempts:
     async def step(self, visit: Visit) -> bool:
         """Send a worker on ``visit`` and wait for it as often as the policy allows."""
         policy = self.policy
-        stuck = self.workers.stuck
+        stuck = self.others_stuck
         if stuck and stuck >= min(policy.stall_after, policy.workers):
+            visit.leave()  # it is never sent, and nobody is to wait for it
             await trio.lowlevel.checkpoint()
             stalled = Failed(errno.ETIMEDOUT, self.place, RootCause.TIMED_OUT)
             raise self.error(stalled, MountStalled)
@@ -205,9 +211,15 @@ class Attempts:
         if mount.is_mounted_by(self.mount):
             self.mount = mount  # our own first system call has asked for it
         if mount != self.mount:
-            failure.cause = RootCause.DISCONNECTED
-            failure.note = f"it began on the mount {self.mount} and the path is now on {mount}"
-            raise self.error(failure, kind) from None
+            raise self.disconnected(failure, mount, kind) from None
+
+    def disconnected(
+        self, failure: Failed, now: Mount, kind: type[MkdirError] | None
+    ) -> MkdirError:
+        """What to raise after ``failure`` where the mount is gone; ``now`` it is another one."""
+        failure.cause = RootCause.DISCONNECTED
+        failure.note = f"it began on the mount {self.mount} and the path is now on {now}"
+        return self.error(failure, kind)
 
     def error(self, failure: Failed, kind: type[MkdirError] | None = None) -> MkdirError:
         """What to raise for ``failure``."""

@@ -150,6 +150,9 @@ class RollbackError(Exception):
         return error
 
 
+_NOTES: Final = 10
+"""How many directories notes tell of: a call for many paths can leave thousands."""
+
 _CLASSES: Final[dict[type[OSError], type[MkdirError]]] = {
     BlockingIOError: MkdirBlockingIOError,
     BrokenPipeError: MkdirBrokenPipeError,
@@ -194,10 +197,13 @@ def as_mkdir_error(error: OSError) -> MkdirError:
 def explain(error: MkdirError, report: Report) -> None:
     """Give ``error`` the report, and notes on what was left and what is owed."""
     error.report = report
-    for kept in report.kept:
+    for kept in report.kept[:_NOTES]:
         error.add_note(f"left {kept.path!r}: {kept.why}")
-    for debt in report.pending:
+    for debt in report.pending[:_NOTES]:
         error.add_note(
             f"{debt.path!r} waits for a system call ({debt.operation}) that has not returned"
             f" on {debt.mount_point}; it is undone when it does"
         )
+    more = sum(max(0, len(told) - _NOTES) for told in (report.kept, report.pending))
+    if more:
+        error.add_note(f"and {more} more, in the report")

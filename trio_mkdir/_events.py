@@ -162,6 +162,10 @@ _LEVELS: Final[dict[type[Event], int]] = {
 }
 
 
+_LOGGED: Final = 10
+"""How many events of one kind are logged that happen at once, if nobody asks for all of them."""
+
+
 def _log(event: Event) -> None:
     level = _LEVELS.get(type(event), logging.DEBUG)
     if logger.isEnabledFor(level):
@@ -205,6 +209,17 @@ class Recorder:
         self.told.append(told)
         if self.listening or kind in _LEVELS:
             self._announce(_event(self.call, told))
+
+    def tell_all(self, kind: type[Event], told: Sequence[tuple[AnyPath, object]]) -> None:
+        """Record events of one kind, of which there may be thousands: the log tells the first."""
+        logged = len(told) if self.listening else _LOGGED
+        for path, detail in told[:logged]:
+            self.tell(kind, path, detail)
+        rest = told[logged:]
+        if rest:
+            now = time.monotonic()
+            self.told += [(kind, now, path, (detail,)) for path, detail in rest]
+            logger.log(_LEVELS.get(kind, logging.DEBUG), "%d more %s", len(rest), kind.__name__)
 
     def step(self, path: AnyPath) -> None:
         """A step starts: only a number, unless somebody listens."""

@@ -11,13 +11,15 @@ from ._attempts import Attempts
 from ._causes import RootCause
 from ._entries import BeingRemoved
 from ._handshake import Phase
-from ._registry import registry
+from ._paths import parent_of
 from ._visit import SLICE, Sliced, Visit
 from ._walk import Failed, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from ._errors import MkdirError
+    from ._mounts import Mount
     from ._os import Filesystem
     from ._paths import AnyPath, Target
     from ._plan import Bundle, Plan
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from ._undo_log import Item
     from ._visit import Work
     from ._walk import Program
+    from ._workers import Workers
 
 
 class Whole(Protocol):
@@ -37,6 +40,8 @@ class Whole(Protocol):
     transaction: Transaction
     mine: set[AnyPath]
     """What it has made and not met since."""
+    troubled: bool
+    """Whether something did not go well, so that the mount table has to be looked at."""
     provisional: bool
     """Whether what it made is not final when it succeeds."""
     sprints: bool
@@ -56,6 +61,18 @@ class Whole(Protocol):
 
     def passes_over(self, path: AnyPath) -> bool:
         """Whether ``path`` may be there already and need not be looked at, as more is below it."""
+        ...
+
+    def workers_in(self, directory: AnyPath) -> Workers:
+        """By whose worker threads something is made in ``directory``."""
+        ...
+
+    def gone(self) -> tuple[Mount, Mount] | None:
+        """A mount that is not where it was, and the one that is there now."""
+        ...
+
+    def stuck(self, workers: Workers) -> int:
+        """How many of those who are stuck on a mount work for this call."""
         ...
 
 
@@ -99,6 +116,11 @@ class Lane(Attempts):
         """More than before, if it has got on."""
         return self.count
 
+    @property
+    def others_stuck(self) -> int:
+        """How many workers are stuck on its mount, but for those of the same call."""
+        return self.workers.stuck and self.workers.stuck - self._call.stuck(self.workers)
+
     def as_given(self, path: AnyPath) -> AnyPath:
         """``path`` as the caller wrote it."""
         return self._call.as_given(path)
@@ -125,7 +147,8 @@ class Lane(Attempts):
     async def carry_out(self, bundle: Bundle, seconds: float = SLICE) -> None:
         """Make ``bundle`` and what comes after it, for so many ``seconds``."""
         self._bundle = bundle
-        self._go_to(bundle.todo[-1])
+        self.retries = None  # a call for many may take long; each piece of it is tried for itself
+        self._go_to(bundle.todo[-1], bundle.workers)
         await self._do(lambda: self._make(seconds))
 
     async def settle(self) -> None:
@@ -138,10 +161,10 @@ class Lane(Attempts):
         self.mine.update(self.transaction.batched())
         await self._do(lambda: self.transaction.forward(self, provisional=provisional))
 
-    def _go_to(self, path: AnyPath) -> None:
+    def _go_to(self, path: AnyPath, workers: Workers | None = None) -> None:
         self._place = path
-        self.mount = self.filesystem.mount(path)
-        self.workers = registry.workers.on(self.mount)
+        self.workers = workers or self._call.workers_in(path)
+        self.mount = self.workers.mount
 
     async def _do(self, program: Callable[[], Program]) -> None:
         self._program = program
@@ -154,8 +177,26 @@ class Lane(Attempts):
                 await self.try_again(failure)
             except BeingRemoved as removal:
                 await self.wait_removed(removal)
-        if self.troubled:
+        if self._call.troubled:
             self.check_mount(Failed(errno.ENODEV, self.place))
+
+    def check_mount(self, failure: Failed, kind: type[MkdirError] | None = None) -> None:
+        """After trouble, never go on where a mount is gone on which the call was."""
+        self._call.troubled = True
+        gone = self._call.gone()
+        if gone is None:
+            # What is made in a directory is on its mount, though something may be mounted there.
+            mounts = [self.filesystem.mount(path) for path in self._where()]
+            if not any(mount == self.mount or mount.is_mounted_by(self.mount) for mount in mounts):
+                gone = self.mount, mounts[-1]
+        if gone is not None:
+            self.mount, now = gone
+            raise self.disconnected(failure, now, kind) from None
+
+    def _where(self) -> Iterator[AnyPath]:
+        path = self._place
+        yield path
+        yield parent_of(path) or path
 
     def leave(self) -> None:
         """Nothing more is made; a thread that is in it learns so."""
@@ -183,6 +224,7 @@ class Lane(Attempts):
 
     def _set_out(self, path: AnyPath) -> Walk:
         self._walk = walk = Walk(self._call.target(path), self.filesystem, self)
+        walk.mine = self.mine
         return walk
 
     def run(self) -> Program:
@@ -203,6 +245,19 @@ class Lane(Attempts):
                 return
             bundle = plan.take(self.workers)
 
+    def _refused(self, bundle: Bundle, path: AnyPath, error: OSError) -> None:
+        """A ``mkdir`` was answered with ``error``: a walk goes on from there, here or elsewhere."""
+        if error.errno == errno.EEXIST and self._is_mount_point(path):
+            # If that hangs, it is to have its own workers only.
+            self._plan.hand_over(bundle, self._call.workers_in(path))
+        else:
+            self._set_out(path).refuse(path, error)
+
+    def _is_mount_point(self, path: AnyPath) -> bool:
+        """Whether another mount begins there, and the directory above is on ours as before."""
+        mount = self.filesystem.mount
+        return mount(path) != self.mount == mount(parent_of(path) or path)
+
     def _fill(self, bundle: Bundle, until: float) -> Program:
         """Make what is to be made in one directory, as far as the time goes."""
         call, plan, mkdir = self._call, self._plan, self.filesystem.mkdir
@@ -216,7 +271,7 @@ class Lane(Attempts):
                     return
                 path = self._place = bundle.todo[-1]
                 bundle.is_flat = False  # the others may be there, too
-                self._set_out(path).refuse(path, error)
+                self._refused(bundle, path, error)
             elif self._walk is None:
                 yield "mkdir", path
                 since = time.monotonic()
@@ -224,22 +279,26 @@ class Lane(Attempts):
                     mkdir(path, call.mode(path))
                 except OSError as error:
                     # A file in the way of what is below shows there, as ENOTDIR.
-                    if error.errno != errno.EEXIST or not call.passes_over(path):
-                        self._set_out(path).refuse(path, error)
+                    if error.errno == errno.EEXIST and call.passes_over(path):
+                        self._reached(path, bundle)
+                    else:
+                        self._refused(bundle, path, error)
                 else:
                     item = self.made(path, since)
+                    self._reached(path, bundle)  # before the look: it is not made twice
                     if plan.is_above(path):
                         yield "lstat", path
                         self._identify(item)
             if self._walk is not None:
                 yield from self.run()
-                if path not in self._walk.mine:
-                    self.mine.discard(path)
                 self._walk = None
-            self.count += 1
-            plan.reached(path, bundle)
+                self._reached(path, bundle)
             if time.monotonic() >= until:
                 return
+
+    def _reached(self, path: AnyPath, bundle: Bundle) -> None:
+        self.count += 1
+        self._plan.reached(path, bundle)
 
     def _sprint(self, bundle: Bundle, until: float) -> OSError | None:
         """Make what is to be made in one directory as fast as can be; what has stopped it."""

@@ -123,9 +123,10 @@ async def makedirs_many(
     directories: in one directory the kernel lets only one of them in at a time.
 
     Args:
-      paths: Any iterable or async iterable of paths. It is read while the first ones are made
-          already, at most some thousand ahead.
-      mode: The mode of the directories in ``paths``, cut by the umask.
+      paths: Any iterable or async iterable of paths. It is read piece by piece: what has come is
+          made before more is read, at most some thousand at once.
+      mode: The mode of the directories in ``paths``, cut by the umask. One that comes after many
+          others and was made on the way to them keeps the mode that it has.
       exist_ok: Whether those may be there already. A path that is given twice counts once.
       parent_mode: The mode of the directories above them, cut by the umask; ``None`` for
           ``0o777``.
@@ -133,7 +134,7 @@ async def makedirs_many(
           by ``policy.workers``, too.
       progress: Called in trio's thread with how many of ``paths`` stand, and how many there are or
           None, at most every 50 ms and once at the end. What it raises ends the call.
-      policy: As for `makedirs`; its retries are those of each thread's work.
+      policy: As for `makedirs`; its retries are those of each piece of work in a thread.
 
     Returns:
       What was made, relied on and tried again; its ``path`` is empty.
@@ -142,7 +143,8 @@ async def makedirs_many(
       MkdirError, StepTimeout, MountStalled, ValueError, TypeError: As `makedirs`; the first
           failure ends everything, and everything is undone, as it is when reading ``paths`` fails.
 
-    **Cancellation handling**: That of `makedirs`.
+    **Cancellation handling**: That of `makedirs`. To undo many directories takes about as long as
+    to make them; what is not undone within ``policy.rollback_timeout`` is undone without the call.
     """
     try:
         order = order_for(mode, parent_mode, concurrency, progress, exist_ok=exist_ok)

@@ -20,6 +20,7 @@ from ._plan import Plan
 from ._registry import registry
 from ._rollback import Rollback
 from ._transaction import Transaction
+from ._util import ungrouped
 from ._visit import SLICE
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from ._entries import Holder
     from ._events import Report
+    from ._mounts import Mount
     from ._paths import AnyPath, StrOrBytesPath
     from ._plan import Bundle
     from ._policy import Policy
@@ -39,8 +41,8 @@ _AT_ONCE: Final = 8192
 """How many paths are planned together at the most: a plan needs no more memory than that."""
 _ODD: Final = re.compile(r"\0|[./]\Z").search
 _PATIENCE: Final = 0.050
-"""Seconds after which those that have come by then are made, while others are still to come; and
-between two reports of progress."""
+"""Seconds after which no more is waited for once another path has come; and between two reports of
+progress."""
 _FIRST_SLICE: Final = 0.001
 """Seconds after which the first task looks how fast the filesystem is."""
 _SLOW: Final = 0.0005
@@ -67,19 +69,21 @@ class ManyCall:
     ) -> None:
         self._began = trio.current_time()
         self._total = len(paths) if isinstance(paths, Sized) else None
-        self._paths = _Incoming(paths)
         self._order = order
         self.policy = policy
         self.filesystem = filesystem = policy.filesystem or registry.operating_system
         self.recorder = Recorder(policy.observers)
-        self.plan = plan = Plan(self._workers_on)
+        self.plan = plan = Plan(self.workers_in)
+        self._paths = _Incoming(paths, plan.take_for_granted)
         self.transaction = Transaction(
             registry, None, filesystem, self.recorder, policy, plan.paths, outer
         )
         self.provisional = bool(outer)
         """Whether what it made is not final when it succeeds."""
-        self.mounts: dict[Workers, None] = {}
-        """Where it has made something, or may have."""
+        self.mounts: dict[Workers, AnyPath] = {}
+        """Where it has made something, or may have: a directory on each mount."""
+        self.troubled = False
+        """Whether something did not go well, so that the mount table has to be looked at."""
         self.mine: set[AnyPath] = set()
         """What it has made and not met since."""
         self.sprints = filesystem.turn is None and not self.recorder.listening
@@ -125,16 +129,15 @@ class ManyCall:
 
     def target(self, path: AnyPath) -> Target:
         """``path`` alone."""
-        given = self.as_given(path)
-        wanted = self.plan.is_wanted(path)
-        return Target(
-            given,
+        return _OneOfMany(
+            self.as_given(path),
             path,
             self.mode(path),
             self._order.parent_mode,
-            self._order.exist_ok or not wanted,
+            self._order.exist_ok or not self.plan.is_wanted(path),
             parents=True,
-            added=len(path) - len(given),
+            added=self._paths.added_to(path),
+            modes=self.mode,
         )
 
     def mode(self, path: AnyPath) -> int:
@@ -149,10 +152,26 @@ class ManyCall:
     def _counts_as_not_made(self, path: AnyPath) -> bool:
         return not self._order.exist_ok and path not in self.mine
 
-    def _workers_on(self, path: AnyPath) -> Workers:
-        workers = registry.workers.on(self.filesystem.mount(path))
-        self.mounts[workers] = None
+    # Where it is
+
+    def workers_in(self, directory: AnyPath) -> Workers:
+        """By whose worker threads something is made in ``directory``."""
+        workers = registry.workers.on(self.filesystem.mount(directory))
+        self.mounts.setdefault(workers, directory)
         return workers
+
+    def gone(self) -> tuple[Mount, Mount] | None:
+        """A mount that is not where it was, and the one that is there now."""
+        for workers, directory in [*self.mounts.items()]:
+            mount = self.filesystem.mount(directory)
+            if mount != workers.mount and not mount.is_mounted_by(workers.mount):
+                return workers.mount, mount
+        return None
+
+    def stuck(self, workers: Workers) -> int:
+        """How many of those who are stuck on a mount work for this call."""
+        visits = [lane.unanswered for lane in [*self._lanes]]
+        return sum(visit is not None and visit.is_stuck_on(workers) for visit in visits)
 
     # Carrying it out
 
@@ -171,11 +190,20 @@ class ManyCall:
         await trio.lowlevel.checkpoint()
 
     async def _side_by_side(self) -> None:
-        async with trio.open_nursery() as nursery:
-            self._start_lanes(nursery)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._start_lanes(nursery)
+        except BaseException as ended:  # noqa: BLE001, ASYNC103 - raised below
+            # Only the waiting for them: a cancellation that may be theirs, or an interruption.
+            ended = ungrouped(ended)
+            if self._failure is None or not isinstance(ended, trio.Cancelled):
+                self._failure = ended
         if self._failure is not None:
-            raise self._failure
-        await trio.lowlevel.checkpoint()  # whoever was cancelled in there has kept it to himself
+            try:
+                raise self._failure
+            finally:
+                self._failure = None  # or it and this frame would know each other
+        await trio.lowlevel.checkpoint()
 
     def _start_lanes(self, nursery: trio.Nursery) -> None:
         while self._working < self._order.concurrency:
@@ -185,7 +213,7 @@ class ManyCall:
             self._working += 1
             nursery.start_soon(self._work_along, self._new_lane(), bundle, nursery)
 
-    async def _work_along(self, lane: Lane, first: Bundle, nursery: trio.Nursery) -> None:
+    async def _work_along(self, lane: Lane, first: Bundle, nursery: trio.Nursery) -> None:  # noqa: ASYNC910 - its visits are
         bundle: Bundle | None = first
         try:
             while bundle is not None:
@@ -194,8 +222,6 @@ class ManyCall:
                 bundle = self.plan.take()
                 self._start_lanes(nursery)
             self._lanes.remove(lane)
-        except trio.Cancelled:  # noqa: ASYNC103 - raised by who waits
-            pass
         except BaseException as failure:  # noqa: BLE001, ASYNC103 - raised by who waits
             # Kept, so that it comes out as it is and in no group.
             self._failure = self._failure or failure
@@ -208,7 +234,7 @@ class ManyCall:
         self._lanes.append(lane)
         return lane
 
-    async def _settle(self) -> None:
+    async def _settle(self) -> None:  # noqa: ASYNC910 - its visits are
         alone = registry.tree.alone(self.transaction.holder)
         if self.mounts and (self.provisional or not alone):
             await self._new_lane().settle()
@@ -229,7 +255,7 @@ class ManyCall:
         rollback = Rollback(self.transaction, self.policy, "")
         try:
             if self.transaction.undoable():
-                await rollback.undo(self.mounts)
+                await rollback.undo([*self.mounts])  # a late thread may come to another one
             await rollback.wait()
         finally:
             rollback.leave(abandoned)
@@ -245,7 +271,7 @@ class ManyCall:
 class _Incoming:
     """The paths, checked and absolute, as many at once as are there."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, take_for_granted: Callable[[AnyPath], object]) -> None:
         if isinstance(paths, (str, bytes, os.PathLike)):
             raise TypeError(f"paths must be an iterable of paths, not the path {paths!r}")
         self._later: AsyncIterator[StrOrBytesPath] | None = None
@@ -254,9 +280,17 @@ class _Incoming:
             self._later = aiter(paths)
         else:
             self._now = iter(paths)
+        self._take_for_granted = take_for_granted
         self._here: dict[type, AnyPath] = {}
         self.given: dict[AnyPath, AnyPath] = {}
-        """The relative ones, as the caller wrote them."""
+        """Those that are not as the caller wrote them, as he did."""
+
+    def added_to(self, path: AnyPath) -> int:
+        """How much of ``path`` is the working directory that the caller did not write."""
+        given = self.given.get(path, path)
+        if given[:1] in ("/", b"/", "", b""):
+            return 0
+        return len(absolute(given, self._here[type(given)])) - len(given)
 
     async def some(self) -> list[AnyPath]:
         """Some more; none if there are no more. A checkpoint."""
@@ -288,6 +322,10 @@ class _Incoming:
                 above = parent_of(above)
         while is_dot(full):  # as os.makedirs has it: "new/." is there as soon as "new" is
             full = parent_of(full) or "/"
+        plain = full.rstrip("/") if isinstance(full, str) else full.rstrip(b"/")
+        if plain and plain != full:  # one directory has one name here, with or without the slash
+            full, shown = plain, self.given.get(full, full)
+            self.given[full] = shown
         return full
 
     def _working_directory(self, path: AnyPath) -> AnyPath:
@@ -297,4 +335,16 @@ class _Incoming:
                 here = self._here[type(path)] = working_directory(path)
             except OSError as error:
                 raise as_mkdir_error(error) from None
+            self._take_for_granted(here)  # it is never made, also not when it has vanished
         return here
+
+
+@attrs.define(eq=False)
+class _OneOfMany(Target):
+    """One of them; what is above it may have been asked for, too."""
+
+    modes: Callable[[AnyPath], int] = attrs.field(kw_only=True)
+
+    def mode_of(self, path: AnyPath) -> int:
+        """What to make ``path`` with."""
+        return self.modes(path)

@@ -52,6 +52,10 @@ class Target:
         """``path``, one of `prefixes`, in the form in which the caller wrote it."""
         return path[self.added :] if len(path) > self.added else path
 
+    def mode_of(self, path: AnyPath) -> int:
+        """What to make ``path`` with, one of `prefixes`."""
+        return self.mode if path is self.path else self.parent_mode
+
     def parent(self, path: AnyPath) -> AnyPath | None:
         """The directory to make before ``path``; None above what the caller named."""
         parent = parent_of(path)

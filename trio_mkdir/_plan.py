@@ -42,14 +42,14 @@ class Bundle:
 class Plan:
     """The tree of all paths, and the bundles of it that are ready; usable from any thread.
 
-    ``workers_on`` tells by whose worker threads a path is made.
+    ``workers_in`` tells by whose worker threads something is made in a directory.
     """
 
-    def __init__(self, workers_on: Callable[[AnyPath], Workers]) -> None:
-        self._workers_on = workers_on
+    def __init__(self, workers_in: Callable[[AnyPath], Workers]) -> None:
+        self._workers_in = workers_in
         self._lock = threading.Lock()
         self._known: dict[AnyPath, int] = {}
-        """Every directory that is needed, and with whom it was added."""
+        """Every directory that is needed, and with whom it was added; 0 if it was not."""
         self._turn = 0
         self._wanted: set[AnyPath] = set()
         self._bundles: dict[AnyPath | None, Bundle] = {}
@@ -62,6 +62,13 @@ class Plan:
 
     # Planning
 
+    def take_for_granted(self, directory: AnyPath) -> None:
+        """``directory`` stands, and what is above it; unless it is asked for it is not made."""
+        above: AnyPath | None = directory
+        while above is not None and above not in self._known:
+            self._known[above] = 0
+            above = parent_of(above)
+
     def add(self, paths: Iterable[AnyPath], *, again: Callable[[AnyPath], bool]) -> None:
         """More ``paths``, when all that were added before stand.
 
@@ -69,11 +76,11 @@ class Plan:
         """
         known, wanted = self._known, self._wanted
         bundles: dict[AnyPath | None, Bundle] = {}
-        first = not known
+        first = not self._turn
         self._turn += 1
         for path in paths:
             if path in known:
-                if path in wanted or (known[path] < self._turn and not again(path)):
+                if path in wanted or (0 < known[path] < self._turn and not again(path)):
                     self.done += 1
                     continue
                 if known[path] < self._turn:
@@ -157,6 +164,18 @@ class Plan:
             self._get_ready(path)
         self._count(bundle, int(path in self._wanted))
 
+    def hand_over(self, bundle: Bundle, workers: Workers) -> None:
+        """The next one of ``bundle`` is for ``workers``, and no longer in it."""
+        path = bundle.todo.pop()
+        own = Bundle([path], 1, is_flat=False, workers=workers)
+        if path in self._bundles:
+            own.weight += self._bundles[path].weight
+        bundle.weight -= own.weight
+        with self._lock:
+            self._unfinished += 1
+        self.put_back(own)
+        self._count(bundle, 0)
+
     def reached_many(self, bundle: Bundle) -> None:
         """Some of a flat ``bundle`` stand, and are no longer to be done."""
         made = bundle.weight - len(bundle.todo)
@@ -171,7 +190,7 @@ class Plan:
 
     def _get_ready(self, directory: AnyPath | None) -> None:
         bundle = self._bundles[directory]
-        bundle.workers = self._workers_on(bundle.todo[-1])
+        bundle.workers = self._workers_in(bundle.todo[-1] if directory is None else directory)
         self.put_back(bundle)
 
     def paths(self) -> list[AnyPath]:

@@ -16,6 +16,7 @@ from . import _step
 from ._causes import RootCause
 from ._events import DebtPaid, DebtTaken
 from ._registry import registry
+from ._util import ungrouped
 from ._visit import UndoOn, Visit
 
 if TYPE_CHECKING:
@@ -52,9 +53,12 @@ class Rollback:
             if len(mounts) == 1:
                 await self._send(*mounts)
                 return
-            async with trio.open_nursery() as nursery:
-                for workers in mounts:
-                    nursery.start_soon(self._send, workers)
+            try:
+                async with trio.open_nursery() as nursery:
+                    for workers in mounts:
+                        nursery.start_soon(self._send, workers)
+            except BaseException as interruption:  # noqa: BLE001 - a KeyboardInterrupt, as it was
+                raise ungrouped(interruption) from None  # noqa: ASYNC104 - it is this one
 
     def _visit(self, workers: Workers) -> Visit:
         transaction = self._transaction
@@ -112,8 +116,7 @@ class Rollback:
 
         debts = pending()
         registry.debts.take(transaction, pending)
-        for debt in debts:
-            transaction.recorder.tell(DebtTaken, debt.path, debt)
+        transaction.recorder.tell_all(DebtTaken, [(debt.path, debt) for debt in debts])
         settled = partial(self._settled, owed=bool(debts))
         if not transaction.when_settled(settled, finally_=True):
             settled()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ._causes import RootCause
 from ._entries import BeingRemoved, Holder
-from ._events import ReliedOn
+from ._events import PendingRollback, ReliedOn
 from ._paths import AnyPath
 from ._undo_log import Item
 from ._undoing import Undoing
@@ -128,6 +128,7 @@ class Transaction(Undoing):
         What is ``mine`` nobody else removes, and it need not be looked at. Only a removal whose
         reply was lost, and that is tried again, can take it for what had its inode number before.
         """
+        before: list[Entry] | None = None
         while True:
             removals = self.tree.removals
             known = mine if removals == self.holder.removals else ()
@@ -138,9 +139,11 @@ class Transaction(Undoing):
             if removing is not None:
                 raise BeingRemoved(removing, looks[len(entries)][1])
             # What is held cannot be removed any more; only what was removed between the look and
-            # the hold can have fooled us, and another look tells.
-            if self.tree.removals == removals:
+            # the hold can have fooled us, and another look tells. Where it shows what was held
+            # before it, that stays; or whoever looks for long would never be done.
+            if self.tree.removals == removals or entries == before:
                 break
+            before = entries
         yield from self._drop_but(entries)
 
     def _look(self, paths: Iterable[AnyPath]) -> Generator[Operation, None, list[Look]]:
@@ -187,6 +190,19 @@ class Transaction(Undoing):
         outer.adopt([item for item in items if item.entry not in known])
         # What ``outer`` had made or found, too, is undone with what was completed first.
         outer.put_back({item.entry: item.position for item in items if item.entry in known})
+
+    def pending(self, since: float) -> list[PendingRollback]:
+        """What is still owed."""
+        stuck, items = self.owed()
+        where = self.filesystem.mount
+        debts = [
+            PendingRollback(path, operation, where(path).mount_point, since)
+            for operation, path in stuck
+        ]
+        for item in items:  # there can be many of them: no look at the mount table for each
+            mount = where(item.path) if item.workers is None else item.workers.mount
+            debts.append(PendingRollback(item.path, "undo", mount.mount_point, since))
+        return debts
 
 
 def _failed(error: OSError, path: AnyPath) -> Failed:

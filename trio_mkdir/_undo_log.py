@@ -240,7 +240,7 @@ class UndoLog:
         """A thread is about to work for this call; False if there is nothing left to do."""
         with self.lock:
             if not self._over:
-                self._payers += (payer,)
+                self._payers = (*self._busy(), payer)
             return not self._over
 
     def part(self) -> None:
@@ -328,13 +328,12 @@ class UndoLog:
             mounts = {item.workers for item in self._items if item.workers is not None}
             return {workers for workers in mounts if self._undoable(None, workers) is not None}
 
-    def owed(self) -> list[Operation]:
-        """What is still to be undone, and the system calls that are in the way."""
+    def owed(self) -> tuple[list[Operation], list[Item]]:
+        """The system calls that are in the way, and what is still to be undone."""
         with self.lock:
             self._unfold()
             stuck = [payer.operation for payer in self._busy() if payer.operation is not None]
-            items = [item.path for item in reversed(self._items) if item.may_be_removed]
-        return [*stuck, *(("undo", path) for path in items)]
+            return stuck, [item for item in reversed(self._items) if item.may_be_removed]
 
     def owed_on(self) -> list[Workers | None]:
         """On which mount each of these is."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from ._causes import root_cause
 from ._entries import BeingRemoved, Holder, State
-from ._events import Kept, Made, PendingRollback, Removed
+from ._events import Kept, Made, Removed
 from ._paths import parent_of
 from ._undo_log import Item, UndoLog
 
@@ -391,10 +391,3 @@ class Undoing(UndoLog):
 
     def _keep(self, item: Item, why: str, number: int | None = None) -> None:
         self.recorder.tell(Kept, item.path, why, number)
-
-    def pending(self, since: float) -> list[PendingRollback]:
-        """What is still owed."""
-        return [
-            PendingRollback(path, operation, self.filesystem.mount(path).mount_point, since)
-            for operation, path in self.owed()
-        ]

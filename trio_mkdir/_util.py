@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import Any, cast
+
+import trio
+
+if sys.version_info < (3, 11):  # pragma: no cover - trio depends on it there
+    from exceptiongroup import BaseExceptionGroup
 
 
 def publish(namespace: dict[str, Any], names: list[str]) -> None:
@@ -13,3 +19,15 @@ def publish(namespace: dict[str, Any], names: list[str]) -> None:
     module = namespace["__name__"]
     for name in names:
         namespace[name].__module__ = module
+
+
+def ungrouped(ended: BaseException) -> BaseException:
+    """What has ended the waiting for the tasks of a nursery, as it was before that grouped it.
+
+    Anything rather than a `trio.Cancelled`: that one comes again.
+    """
+    while isinstance(ended, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", ended)
+        _, others = group.split(trio.Cancelled)
+        ended = (others or group).exceptions[0]
+    return ended

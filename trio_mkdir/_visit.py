@@ -287,6 +287,10 @@ class Visit(Handshake):
             self._counted = False  # nobody else ever clears it
             self.shared.workers.is_back(self)
 
+    def is_stuck_on(self, workers: Workers) -> bool:
+        """Whether it is among those who are counted as stuck there."""
+        return self._counted and self.workers is workers
+
     def count_as_stuck(self) -> None:
         """Nobody waits for this thread in time any more."""
         with self.lock:

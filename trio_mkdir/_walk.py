@@ -125,7 +125,7 @@ class Walk:
         since = time.monotonic()
         self.answer = None
         try:
-            self._filesystem.mkdir(path, target.mode if path is target.path else target.parent_mode)
+            self._filesystem.mkdir(path, target.mode_of(path))
         except OSError as error:
             self.refuse(path, error)
         else:

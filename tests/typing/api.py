@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from random import Random
 
@@ -69,6 +69,15 @@ async def check_mkdir() -> None:
     await trio_mkdir.mkdir("a", 0o777, True)  # type: ignore[call-arg]
 
 
+async def check_makedirs_many(names: AsyncIterator[str]) -> None:
+    assert_type(await trio_mkdir.makedirs_many(["a/b", b"c", Path("d")]), Report)
+    await trio_mkdir.makedirs_many(names, 0o700, exist_ok=False, parent_mode=0o755)
+    await trio_mkdir.makedirs_many(iter(["a"]), concurrency=4, progress=print, policy=Policy())
+
+    await trio_mkdir.makedirs_many(["a"], 0o700, True)  # type: ignore[call-arg]
+    await trio_mkdir.makedirs_many(3)  # type: ignore[arg-type]
+
+
 async def check_in_a_nursery() -> None:
     # Nursery.start_soon checks the arguments it passes on, so the signature has to be exact.
     async with trio.open_nursery() as nursery:
@@ -84,6 +93,7 @@ async def check_rollback_nursery(policy: Policy) -> None:
         assert_type(await nursery.mkdir(Path("a"), exist_ok=True), Report)
         await nursery.makedirs("a/b", beneath="root")
         await nursery.mkdir("a", beneath=3)
+        assert_type(await nursery.makedirs_many(["a/d", b"a/e"], exist_ok=False), Report)
         nursery.start_soon(nursery.makedirs, "a/c")
         nursery.push_undo(print, "a synchronous one")
         nursery.push_undo(trio_mkdir.wait_settled)

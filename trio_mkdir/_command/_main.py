@@ -35,8 +35,7 @@ def main() -> int:
             return voice.end_with(help_text(voice.program))
         if options.version:
             return voice.end_with(f"trio-mkdir {__version__}\n")
-        if not options.operands:
-            raise UsageError("missing operand", hint=True)
+        _check(options)
         plan = _plan(options)
     except UsageError as error:
         voice.complain(error.message)
@@ -49,6 +48,21 @@ def main() -> int:
     from ._work import work
 
     return in_child(lambda front: work(options, plan, voice, front), voice)
+
+
+def _check(options: Options) -> None:
+    if options.source is None:
+        if not options.operands:
+            raise UsageError("missing operand", hint=True)
+        if options.null:
+            raise UsageError("--null goes with --from only", hint=True)
+        return
+    if options.operands:
+        extra = quote(options.operands[0])
+        raise UsageError(f"extra operand {extra}: --from names all directories", hint=True)
+    if options.mode is not None:
+        raise UsageError("--mode cannot be combined with --from", hint=True)
+    options.parents = True
 
 
 def _plan(options: Options) -> Plan:

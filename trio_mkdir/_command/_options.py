@@ -35,6 +35,8 @@ class Options(argparse.Namespace):
     step_timeout: float
     retries: int | None
     json: bool
+    source: str | None
+    null: bool
     help: bool
     version: bool
     operands: list[str]
@@ -103,6 +105,18 @@ def _declare(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             action="store_true",
             help="print a report on each DIRECTORY to standard output, one a line; "
             "what --verbose prints goes to standard error",
+        ),
+        add(
+            "--from",
+            dest="source",
+            metavar="FILE",
+            help="make all directories that FILE names, one a line, as with --parents: "
+            "all of them or none; with FILE as -, read standard input",
+        ),
+        add(
+            *("-0", "--null"),
+            action="store_true",
+            help="with --from: names end with a null byte, not with the line",
         ),
         add("--help", action="store_true", help="display this help and exit"),
         add("--version", action="store_true", help="output version information and exit"),
@@ -220,7 +234,7 @@ class _Reader:
 def help_text(program: str) -> str:
     parser = argparse.ArgumentParser(
         prog=program,
-        usage="%(prog)s [OPTION]... DIRECTORY...",
+        usage="%(prog)s [OPTION]... DIRECTORY...\n       %(prog)s [OPTION]... --from FILE",
         description="Create the DIRECTORY(ies), if they do not already exist. "
         "Each is made wholly or not at all.",
         add_help=False,

@@ -25,14 +25,14 @@ class Voice:
         """To standard output; an error is remembered and told at the end, as GNU does."""
         if self._lost is None:
             try:
-                _write(sys.stdout, text)
+                write(sys.stdout, text)
             except OSError as error:
                 self._lost = error
 
     def err(self, text: str) -> None:
         """To standard error, the last place where anything could be said."""
         with contextlib.suppress(OSError):
-            _write(sys.stderr, text)
+            write(sys.stderr, text)
 
     def complain(self, message: str) -> None:
         """One message."""
@@ -51,7 +51,8 @@ class Voice:
         return self.finish(0)
 
 
-def _write(stream: TextIO | None, text: str) -> None:
+def write(stream: TextIO | None, text: str) -> None:
+    """Write ``text`` at once."""
     # Past the buffers: nothing is left in them to be written twice, by parent and child, or to fail
     # when the interpreter ends.
     if stream is None:  # closed before the command began

@@ -14,6 +14,7 @@ import sys
 
 from ._disk import correct_mode, correct_mode_beneath, obstacle
 from ._front import SIGNALLED
+from ._listed import CannotRead, names, shown
 from ._quoting import quote, quote_for_shell
 from ._voice import FAILED
 
@@ -65,7 +66,8 @@ async def _run(options: Options, plan: Plan, voice: Voice, front: Front) -> None
     with trio.move_on_after(options.timeout) as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_heed, front, scope, signals)
-            await maker.make_all(options.operands)
+            source = options.source
+            await maker.make_all(options.operands if source is None else [source])
             nursery.cancel_scope.cancel()
     status = maker.status
     if signals:
@@ -138,6 +140,12 @@ class _Maker:
 
     async def _mkdir(self, operand: str) -> Report:
         plan, nursery, beneath = self._plan, self._nursery, self._options.beneath
+        if self._options.source is not None:
+            with shown() as progress:
+                async with contextlib.aclosing(names(operand, null=self._options.null)) as listed:
+                    return await nursery.makedirs_many(
+                        listed, plan.mode, parent_mode=plan.parent_mode, progress=progress
+                    )
         if not self._options.parents:
             return await nursery.mkdir(operand, plan.mode, beneath=beneath)
         return await nursery.makedirs(
@@ -181,6 +189,8 @@ class _Maker:
 
         beneath = self._options.beneath
         path, why = os.fsdecode(error.filename), error.strerror
+        if isinstance(error, CannotRead):
+            return f"cannot {error.doing} {quote(path)}: {why}"  # noqa: ASYNC910
         if isinstance(error, CannotSetMode):
             return f"cannot change permissions of {quote(path)}: {why}"  # noqa: ASYNC910
         if isinstance(error, (StepTimeout, MountStalled)):
@@ -207,7 +217,8 @@ class _Maker:
         """Tell of the operand in progress, if there is one, that it was cancelled."""
         if self._operand is None:
             return
-        self._voice.complain(f"cannot create directory {quote(self._operand)}: {why}")
+        what = "directory" if self._options.source is None else "the directories of"
+        self._voice.complain(f"cannot create {what} {quote(self._operand)}: {why}")
         self._tell(
             self._operand,
             {
