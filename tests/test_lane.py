@@ -58,11 +58,13 @@ async def test_of_many_in_one_go_nothing_is_left_where_one_of_them_is_late(
 ) -> None:
     gate = stage.stop("mkdir", "a/5", after=after)
     policy = unobserved(stage, rollback_timeout)
+    full = [stage.at(path) for path in MANY]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(cancelled_at, stage, gate, policy, *MANY)
+        nursery.start_soon(partial(makedirs_many, full, policy=policy))
         await gate.entered()
-        await trio.testing.wait_all_tasks_blocked()
-        assert ("mkdir", stage.at("a/6")) not in stage.calls
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.testing.wait_all_tasks_blocked()
         gate.open()
     assert await stage.settled() == []
     assert ("mkdir", stage.at("a/6")) not in stage.calls
