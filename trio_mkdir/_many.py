@@ -185,7 +185,9 @@ class ManyCall:
             self._working += 1
             nursery.start_soon(self._work_along, self._new_lane(), bundle, nursery)
 
-    async def _work_along(self, lane: Lane, first: Bundle, nursery: trio.Nursery) -> None:
+    async def _work_along(  # noqa: ASYNC910
+        self, lane: Lane, first: Bundle, nursery: trio.Nursery
+    ) -> None:
         bundle: Bundle | None = first
         try:
             while bundle is not None:
@@ -208,7 +210,7 @@ class ManyCall:
         self._lanes.append(lane)
         return lane
 
-    async def _settle(self) -> None:
+    async def _settle(self) -> None:  # noqa: ASYNC910
         alone = registry.tree.alone(self.transaction.holder)
         if self.mounts and (self.provisional or not alone):
             await self._new_lane().settle()
