@@ -170,7 +170,7 @@ MUTATIONS = [
     ),
     Mutation(
         "beneath a root: a block undoes by path",
-        "_undoing.py",
+        "_transaction.py",
         "                item.via = kept\n",
         "                pass\n",
     ),

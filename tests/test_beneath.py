@@ -984,3 +984,87 @@ async def test_what_is_beneath_a_root_is_not_removed_by_anothers_path(stage: Roo
         stage.at("root/d"),
         stage.at("root/d/f"),
     }
+
+
+async def held_up(stage: Rooted, tasks: trio.Nursery, path: str) -> tuple[Attempt, Gate]:
+    """A call beneath the root that has made all but the last of ``path``, and then fails."""
+    gate = stage.stop("mkdir", f"root/{path}", errno.EACCES, skip=1)
+    call = Attempt(tasks, partial(make, stage, path))
+    await gate.entered()
+    return call, gate
+
+
+async def fails(call: Attempt, gate: Gate) -> None:
+    gate.open()
+    assert await call.done() == "failure"
+
+
+async def test_what_was_left_in_there_is_known_for_as_long_as_what_is_in_it(stage: Rooted) -> None:
+    async with assert_nothing_leaked():
+        async with trio.open_nursery() as tasks:
+            maker = await held_up(stage, tasks, "x/m")
+            inside = await held_up(stage, tasks, "x/a/m")
+            await fails(*maker)
+            deeper = await held_up(stage, tasks, "x/a/b/m")
+            os.rename(stage.at("root"), stage.at("moved"))
+            await fails(*inside)
+            await fails(*deeper)
+        assert await stage.settled() == ["moved"]
+
+
+async def test_what_was_left_in_there_because_of_what_others_removed_goes_too(
+    stage: Rooted,
+) -> None:
+    elsewhere = stage.stop("mkdir", "other/m", errno.EACCES, skip=1)
+    async with assert_nothing_leaked():
+        async with trio.open_nursery() as tasks:
+            maker = await held_up(stage, tasks, "x/m")
+            inside = await held_up(stage, tasks, "x/a/m")
+            deeper = await held_up(stage, tasks, "x/a/b/m")
+            stranger = stage.call(tasks, "other/m")
+            await elsewhere.entered()
+            os.mkdir(stage.at("other/theirs"))
+            await fails(stranger, elsewhere)
+            await fails(*maker)
+            await fails(*inside)
+            os.rename(stage.at("root"), stage.at("moved"))
+            for path in ("moved/x/a/b", "moved/x/a"):
+                os.rmdir(stage.at(path))
+            os.makedirs(stage.at("root/x"))
+            before = len(stage.calls)
+            await fails(*deeper)
+        assert await stage.settled() == ["moved", "other", "other/theirs", "root", "root/x"]
+    assert stage.at("other") not in {path for _, path in stage.calls[before:]}
+
+
+async def test_what_is_above_a_root_goes_the_way_the_root_went(stage: Rooted) -> None:
+    failing = stage.stop("mkdir", "sky/top/new/x", errno.EACCES, skip=1)
+    waiting = stage.stop("mkdir", "sky/top/new/f/g", errno.EACCES, skip=1)
+    async with assert_nothing_leaked():
+        async with trio.open_nursery() as tasks:
+            maker = stage.call(tasks, "sky/top/new/x")
+            await failing.entered()
+            finder = Attempt(tasks, partial(make, stage, "f/g", "sky/top/new"))
+            await waiting.entered()
+            await fails(maker, failing)
+            assert stage.tree() == ["root", "sky", "sky/top", "sky/top/new", "sky/top/new/f"]
+            # Others remove it right after the root has gone.
+            stage.script("stat", stage.at("sky/top"), first(partial(os.rmdir, stage.at("sky/top"))))
+            await fails(finder, waiting)
+        assert await stage.settled() == ["root"]
+
+
+async def test_what_is_above_a_root_that_others_have_removed_goes_too(stage: Rooted) -> None:
+    failing = stage.stop("mkdir", "top/new/x", errno.EACCES, skip=1)
+    waiting = stage.stop("mkdir", "top/new/f/g", errno.EACCES, skip=1)
+    async with assert_nothing_leaked():
+        async with trio.open_nursery() as tasks:
+            maker = stage.call(tasks, "top/new/x")
+            await failing.entered()
+            finder = Attempt(tasks, partial(make, stage, "f/g", "top/new"))
+            await waiting.entered()
+            await fails(maker, failing)
+            for path in ("top/new/f", "top/new"):
+                os.rmdir(stage.at(path))
+            await fails(finder, waiting)
+        assert await stage.settled() == ["root"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -57,6 +57,7 @@ class Filesystem(Protocol):
         ...
 
 
+@runtime_checkable
 class Confined(Filesystem, Protocol):
     """The same from one directory, the root, down: nothing is done or looked at elsewhere.
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ._entries import Entry, Look
     from ._events import Recorder
     from ._handshake import Handshake, Operation
-    from ._os import Filesystem
+    from ._os import Confined, Filesystem
     from ._policy import Policy
     from ._registry import Registry
     from ._walk import Program
@@ -49,6 +49,9 @@ class Transaction(Undoing):
     ``prefixes`` are those of the path on which it may make something; ``outer`` gets what it
     made when it succeeds.
     """
+
+    roots: tuple[Confined, ...] = ()
+    """What has to be closed in the end."""
 
     def __init__(
         self,
@@ -203,6 +206,33 @@ class Transaction(Undoing):
             mount = where(item.path) if item.workers is None else item.workers.mount
             debts.append(PendingRollback(item.path, "undo", mount.mount_point, since))
         return debts
+
+    # The roots that it is beneath
+
+    def stay_in(self, confined: Confined) -> None:
+        """``confined`` is the filesystem, and closed in the end."""
+        self.confined = confined
+        self.roots = (confined,)
+
+    def close_roots(self) -> None:
+        """Nothing is done for this one any more."""
+        roots, self.roots = self.roots, ()
+        for root in roots:
+            root.close()
+
+    def move_roots(self, items: Iterable[Item], outer: Transaction) -> None:
+        """``outer`` keeps what ``items`` are undone by; of the same roots, one."""
+        roots, self.roots = self.roots, ()
+        for root in roots:
+            mine = [item for item in items if self._via(item) is root]
+            same = (other for other in outer.roots if other.anchor == root.anchor)
+            kept = next(same, root) if mine else None
+            for item in mine:
+                item.via = kept
+            if kept is root:
+                outer.roots += (root,)
+            else:
+                root.close()
 
 
 def _failed(error: OSError, path: AnyPath) -> Failed:

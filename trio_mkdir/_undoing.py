@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 from ._causes import root_cause
 from ._entries import BeingRemoved, Holder, State
 from ._events import Kept, Made, Removed
+from ._os import Confined
 from ._paths import parent_of
 from ._undo_log import Item, UndoLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from ._causes import RootCause
     from ._entries import Entry, Identity, Via
     from ._events import Recorder
     from ._handshake import Handshake, Operation
-    from ._os import Confined, Filesystem
+    from ._os import Filesystem
     from ._paths import AnyPath
     from ._policy import Policy
     from ._registry import Registry
@@ -49,8 +50,6 @@ class Undoing(UndoLog):
 
     confined: Confined | None = None
     """The filesystem, if that is only what is beneath a root."""
-    roots: tuple[Confined, ...] = ()
-    """What has to be closed in the end."""
 
     def __init__(
         self,
@@ -98,31 +97,6 @@ class Undoing(UndoLog):
 
     # Where it is done
 
-    def stay_in(self, confined: Confined) -> None:
-        """``confined`` is the filesystem, and closed in the end."""
-        self.confined = confined
-        self.roots = (confined,)
-
-    def close_roots(self) -> None:
-        """Nothing is done for this one any more."""
-        roots, self.roots = self.roots, ()
-        for root in roots:
-            root.close()
-
-    def move_roots(self, items: Iterable[Item], outer: Undoing) -> None:
-        """``outer`` keeps what ``items`` are undone by; of the same roots, one."""
-        roots, self.roots = self.roots, ()
-        for root in roots:
-            mine = [item for item in items if self._via(item) is root]
-            same = (other for other in outer.roots if other.anchor == root.anchor)
-            kept = next(same, root) if mine else None
-            for item in mine:
-                item.via = kept
-            if kept is root:
-                outer.roots += (root,)
-            else:
-                root.close()
-
     def _via(self, item: Item) -> Filesystem:
         return item.via or self.filesystem
 
@@ -137,7 +111,9 @@ class Undoing(UndoLog):
         if root is not None and root.holds(path):
             return [own]
         first = made[0], made[1] or own[1]
-        return [first] if first == own else [first, own]
+        if first == own or (root is not None and not isinstance(first[1], Confined)):
+            return [first]  # ours leads nowhere
+        return [first, own]  # theirs may be closed
 
     def _check_elsewhere(self, identity: Identity, path: AnyPath, via: Filesystem) -> Program:
         """Another path to our directory, or to what had its inode number before us?"""
