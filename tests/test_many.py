@@ -373,6 +373,18 @@ async def test_a_source_that_fails_undoes_everything(
     assert tree(here) == []
 
 
+async def test_what_was_made_on_the_way_is_its_own_when_it_is_asked_for_later(here: Path) -> None:
+    (here / "there").mkdir()
+    for last, fails in (("a", False), ("there", True)):
+        paths = [*(f"{last}/{number}" for number in range(8192)), last]
+        if fails:
+            with pytest.raises(FileExistsError):
+                await makedirs_many(paths, exist_ok=False)
+        else:
+            await makedirs_many(paths, exist_ok=False)
+    assert len(tree(here)) == 8194
+
+
 async def test_a_call_that_waits_for_a_path_can_be_cancelled(here: Path) -> None:
     send, receive = trio.open_memory_channel[str](0)
     async with send, receive, trio.open_nursery() as nursery:
@@ -538,7 +550,7 @@ def test_a_keyboard_interrupt_comes_out_as_it_is_and_in_no_group(
 
     async def main() -> None:
         await makedirs_many(paths, policy=stage.policy())
-        await trio.sleep_forever()  # pragma: no cover
+        await trio.sleep(PATIENCE)  # the signal is on its way
 
     with pytest.raises(KeyboardInterrupt):
         trio.run(main)
