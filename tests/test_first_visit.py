@@ -24,6 +24,12 @@ from trio_mkdir._walk import Failed
 from trio_mkdir.testing import FaultyFilesystem
 
 
+@pytest.fixture(autouse=True)
+def _no_slice_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    # However long a busy machine takes.
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+
+
 def first_visit(world: World, path: str = "/a/b", *, exist_ok: bool = False) -> FirstVisit:
     asked = target(path, mode=0o777, parent_mode=None, exist_ok=exist_ok, parents=True)
     visit = FirstVisit(asked, world, world.workers.on(DISK), world.filesystem, Policy(), ())
@@ -147,11 +153,8 @@ def test_the_events_of_before_are_in_the_record_and_so_is_the_step() -> None:
 
 
 @pytest.mark.parametrize("there", [["/a"], []])
-def test_what_is_made_while_the_caller_asks_for_the_undo_log_is_in_it(
-    there: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_made_while_the_caller_asks_for_the_undo_log_is_in_it(there: list[str]) -> None:
     # The thread was in the mkdir of the leaf, or of its parent, when the step's time was up.
-    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)  # no slice is used up at the gate
     world = World(*there)
     visit = first_visit(world)
     with in_a_thread(visit, world.filesystem.gate("mkdir", "/a/b" if there else "/a")):
