@@ -76,6 +76,14 @@ class Whole(Protocol):
         ...
 
 
+def _nothing() -> Program:
+    """What comes at the end of a visit: everything is entered at once when all of it stands.
+
+    Or when it is undone. After every visit it would be looked at again and again.
+    """
+    yield from ()
+
+
 class Lane(Attempts):
     """Works for a call, one visit after the other.
 
@@ -94,7 +102,7 @@ class Lane(Attempts):
         self._walk: Walk | None = None
         self._bundle: Bundle | None = None
         self._place: AnyPath = ""
-        self.work = Sliced(self.run(), call.transaction.enter)
+        self.work = Sliced(self.run(), _nothing)
 
     @property
     def transaction(self) -> Transaction:
@@ -168,7 +176,7 @@ class Lane(Attempts):
 
     async def _do(self, program: Callable[[], Program]) -> None:
         self._program = program
-        self.work = Sliced(program(), self.transaction.enter)
+        self.work = Sliced(program(), _nothing)
         while True:
             try:
                 if await self.step(self.another(self.work)):
@@ -218,7 +226,7 @@ class Lane(Attempts):
         elif failure is not None and failure.cause is RootCause.VANISHED:
             self._set_out(failure.path)
         self.work.close()
-        self.work = Sliced(self._program(), self.transaction.enter)
+        self.work = Sliced(self._program(), _nothing)
 
     # In the thread
 

@@ -44,7 +44,7 @@ _PATIENCE: Final = 0.050
 """Seconds after which no more is waited for once another path has come; and between two reports of
 progress."""
 _FIRST_SLICE: Final = 0.001
-"""Seconds after which the first task looks how fast the filesystem is."""
+"""Seconds after which the first task looks how fast the filesystem is, as long as it seems slow."""
 _SLOW: Final = 0.0005
 """Seconds for one directory from which on several tasks make them. Below that the threads would be
 in each other's way: a change of threads alone takes some 0.1 ms."""
@@ -178,15 +178,16 @@ class ManyCall:
     async def _carry_out(self) -> None:
         """With one task as long as the filesystem is fast, otherwise with many."""
         lane = self._new_lane()
-        seconds = _FIRST_SLICE
+        slow, slow_before = True, False
         while (bundle := self.plan.take()) is not None:
             began, before = time.monotonic(), lane.count
-            await lane.carry_out(bundle, seconds)
+            await lane.carry_out(bundle, _FIRST_SLICE if slow else SLICE)
             self._tell_progress()
-            seconds = SLICE
             slow = time.monotonic() - began > _SLOW * (lane.count - before)
-            if slow and not self.plan.finished:
+            # Twice in a row: once may be this process, busy with something else.
+            if slow and slow_before and not self.plan.finished:
                 await self._side_by_side()
+            slow_before = slow
         await trio.lowlevel.checkpoint()
 
     async def _side_by_side(self) -> None:
