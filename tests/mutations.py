@@ -216,12 +216,6 @@ MUTATIONS = [
         "        for lane in self._lanes:\n            lane.leave()\n",
         "        pass\n",
     ),
-    Mutation(
-        "a step that is refused is waited for",
-        "_attempts.py",
-        "            visit.leave()  # it is never sent, and nobody is to wait for it\n",
-        "",
-    ),
 ]
 
 

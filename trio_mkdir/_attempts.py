@@ -111,7 +111,6 @@ class Attempts:
         policy = self.policy
         stuck = self.others_stuck
         if stuck and stuck >= min(policy.stall_after, policy.workers):
-            visit.leave()  # it is never sent, and nobody is to wait for it
             await trio.lowlevel.checkpoint()
             stalled = Failed(errno.ETIMEDOUT, self.place, RootCause.TIMED_OUT)
             raise self.error(stalled, MountStalled)
