@@ -39,8 +39,8 @@ PATH_CALLS = frozenset(
     realpath samefile sameopenfile
     """.split()
 )
-# The seam: the real filesystem, and the same from one directory down.
-SEAM = {f"{NAME}._os", f"{NAME}._beneath"}
+# The seam: the real filesystem, its open directories, and the same from one directory down.
+SEAM = {f"{NAME}._os", f"{NAME}._directory", f"{NAME}._beneath"}
 # What a module other than the seam may use of these: the mount table is a file that never hangs.
 PAST_THE_SEAM = {f"{NAME}._mounts": {"open", "fstat"}}
 # Changes to the whole process, which a library leaves to its program.

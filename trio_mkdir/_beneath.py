@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast, runtime_checkable
 
 from ._causes import root_cause
+from ._directory import OpenDirectory, rename_noreplace
 from ._errors import mkdir_error
 from ._os import Confined, OperatingSystem
 from ._paths import AnyPath, Root, absolute, without_slashes, working_directory
@@ -281,6 +282,18 @@ class Beneath:
         """`os.statvfs` of a directory."""
         with self._way(path) as way:
             return os.statvfs(way.to_end())
+
+    def open(self, path: AnyPath) -> OpenDirectory:
+        """The directory, no symbolic link, that is there."""
+        with self._way(path) as way:
+            return OpenDirectory(self._open(way.to_last(), _DIRECTORY, dir_fd=way.here))
+
+    def rename(self, source: AnyPath, destination: AnyPath) -> None:
+        """`os.rename`, but EEXIST where something stands at ``destination``; never the root."""
+        with self._way(source) as way, self._way(destination) as there:
+            rename_noreplace(
+                way.to_last(), there.to_last(), src_dir_fd=way.here, dst_dir_fd=there.here
+            )
 
 
 class _Way:

@@ -39,7 +39,8 @@ class Call(FirstVisit, Attempts):
         if target.root is not None:
             self.filesystem = confined = confine(filesystem, target.root)
             self.transaction.stay_in(confined)
-        if outer or listening(policy.observers) or filesystem.turn is not None:
+        elaborate = outer or target.demands or filesystem.turn is not None
+        if elaborate or listening(policy.observers):
             _ = self.transaction  # it is needed in any case
 
     @trio.lowlevel.enable_ki_protection

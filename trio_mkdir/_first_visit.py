@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ._entries import Holder
 from ._events import Made, Recorder
+from ._finish import Finish
 from ._handshake import Handshake
 from ._transaction import Transaction
 from ._undo_log import Item
@@ -95,7 +96,9 @@ class FirstVisit(Visit, Holder):
         return transaction
 
     def _everything(self, transaction: Transaction, walk: Walk) -> Sliced:
-        program = transaction.forward(walk, provisional=bool(self.outer))
+        wanted = self.target.demands
+        way = walk if wanted is None else Finish(walk, wanted, self.target, transaction)
+        program = transaction.forward(way, provisional=bool(self.outer))
         return Sliced(program, transaction.enter)
 
     @property

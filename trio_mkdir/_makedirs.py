@@ -1,27 +1,23 @@
-"""The public functions: check the arguments, make a call, run it."""
+"""The public functions: have the arguments checked, make a call, run it."""
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from . import _step
-from ._beneath import root_at
+from ._arguments import asked_for, checked_policy, demands, order_for
 from ._call import Call
-from ._checks import whole_positive
-from ._errors import as_mkdir_error
-from ._many import ManyCall, Order
-from ._paths import checked_mode, parent_mode_or_default, target, target_beneath
+from ._many import ManyCall
 from ._policy import Policy
 from ._registry import registry
 
 if TYPE_CHECKING:
     from ._events import PendingRollback, Report
     from ._many import Paths, Progress
-    from ._paths import StrOrBytesPath, Target
+    from ._paths import StrOrBytesPath
 
 DEFAULT_POLICY: Final = Policy()
 
@@ -35,6 +31,13 @@ async def makedirs(
     parent_mode: int | None = None,
     policy: Policy = DEFAULT_POLICY,
     beneath: StrOrBytesPath | int | None = None,
+    atomic: bool = False,
+    durable: bool = False,
+    exact_mode: bool = False,
+    owner: int | str | None = None,
+    group: int | str | None = None,
+    like: StrOrBytesPath | None = None,
+    on_mount: StrOrBytesPath | None = None,
 ) -> Report:
     """Make a directory and whatever is missing above it, or nothing at all.
 
@@ -56,6 +59,14 @@ async def makedirs(
       beneath: A directory, by its path or as an open descriptor, that ``path`` is relative to and
           must not lead out of, by ``..`` or a symbolic link, whatever others do there meanwhile.
           It has to be there. A descriptor stays the caller's own and may be closed at once.
+      atomic: Whether what is missing appears at once and whole, with its final owner and mode, or
+          not at all, also if the process is killed.
+      durable: Whether the new directories survive a power cut once the call has returned.
+      exact_mode: Whether the last directory has precisely ``mode``, whatever the umask.
+      owner: Whose every new directory is, by name or number; None for the process's user.
+      group: Its group, by name or number; None for what the filesystem gives it.
+      like: A directory whose owner, mode, default ACL and extended attributes the new ones get.
+      on_mount: The mount point of the mount that ``path`` has to lie on, before and after.
 
     Returns:
       What was made, relied on and tried again.
@@ -75,7 +86,16 @@ async def makedirs(
     result when it returns; see `pending_rollbacks` and `wait_settled`.
     """
     try:
-        asked = asked_for(path, mode, parent_mode, beneath, exist_ok=exist_ok, parents=True)
+        wanted = demands(
+            atomic=atomic,
+            durable=durable,
+            exact_mode=exact_mode,
+            owner=owner,
+            group=group,
+            like=like,
+            on_mount=on_mount,
+        )
+        asked = asked_for(path, mode, parent_mode, beneath, wanted, exist_ok=exist_ok, parents=True)
         call = Call(asked, checked_policy(policy))
     except Exception:
         await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
@@ -91,13 +111,29 @@ async def mkdir(
     exist_ok: bool = False,
     policy: Policy = DEFAULT_POLICY,
     beneath: StrOrBytesPath | int | None = None,
+    atomic: bool = False,
+    durable: bool = False,
+    exact_mode: bool = False,
+    owner: int | str | None = None,
+    group: int | str | None = None,
+    like: StrOrBytesPath | None = None,
+    on_mount: StrOrBytesPath | None = None,
 ) -> Report:
     """Make one directory, as `os.mkdir` does: its parent has to be there.
 
     Arguments, errors and **cancellation handling** are those of `makedirs`.
     """
     try:
-        asked = asked_for(path, mode, None, beneath, exist_ok=exist_ok, parents=False)
+        wanted = demands(
+            atomic=atomic,
+            durable=durable,
+            exact_mode=exact_mode,
+            owner=owner,
+            group=group,
+            like=like,
+            on_mount=on_mount,
+        )
+        asked = asked_for(path, mode, None, beneath, wanted, exist_ok=exist_ok, parents=False)
         call = Call(asked, checked_policy(policy))
     except Exception:
         await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
@@ -153,60 +189,6 @@ async def makedirs_many(
         await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
         raise
     return await call.make()
-
-
-def order_for(
-    mode: int,
-    parent_mode: int | None,
-    concurrency: int,
-    progress: Progress | None,
-    *,
-    exist_ok: bool,
-) -> Order:
-    """The checked arguments of a call for many paths."""
-    whole_positive.check("concurrency", concurrency)
-    if progress is not None and not callable(progress):
-        raise TypeError(f"progress must be callable or None, not {progress!r}")
-    return Order(
-        mode=checked_mode("mode", mode),
-        parent_mode=parent_mode_or_default(parent_mode),
-        exist_ok=bool(exist_ok),
-        concurrency=concurrency,
-        progress=progress,
-    )
-
-
-def asked_for(
-    path: StrOrBytesPath,
-    mode: int,
-    parent_mode: int | None,
-    beneath: StrOrBytesPath | int | None,
-    *,
-    exist_ok: bool,
-    parents: bool,
-) -> Target:
-    """The checked arguments of a call."""
-    try:
-        if beneath is not None:
-            root = root_at(beneath, in_bytes=isinstance(os.fspath(path), bytes))
-            return target_beneath(
-                root,
-                path,
-                mode=mode,
-                parent_mode=parent_mode,
-                exist_ok=exist_ok,
-                parents=parents,
-            )
-        return target(path, mode=mode, parent_mode=parent_mode, exist_ok=exist_ok, parents=parents)
-    except OSError as error:  # the working directory is gone, or the path leads out at first sight
-        raise as_mkdir_error(error) from None
-
-
-def checked_policy(policy: object) -> Policy:
-    """``policy``, if it is one."""
-    if not isinstance(policy, Policy):
-        raise TypeError(f"policy must be a Policy, not {policy!r}")
-    return policy
 
 
 def pending_rollbacks() -> tuple[PendingRollback, ...]:

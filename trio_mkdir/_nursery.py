@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
+from ._arguments import asked_for, checked_policy, demands, order_for
 from ._block import Block, NurseryCall, NurseryManyCall
-from ._makedirs import DEFAULT_POLICY, asked_for, checked_policy, order_for
+from ._makedirs import DEFAULT_POLICY
 
 if sys.version_info < (3, 11):  # pragma: no cover - trio depends on it there
     from exceptiongroup import BaseExceptionGroup
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ._errors import RollbackError
     from ._events import Report
     from ._many import Paths, Progress
-    from ._paths import StrOrBytesPath
+    from ._paths import StrOrBytesPath, Target
     from ._policy import Policy
 
 _current: Final[ContextVar[Block | None]] = ContextVar("_current", default=None)
@@ -79,13 +80,38 @@ class RollbackNursery:
         *,
         parent_mode: int | None = None,
         beneath: StrOrBytesPath | int | None = None,
+        atomic: bool = False,
+        durable: bool = False,
+        exact_mode: bool = False,
+        owner: int | str | None = None,
+        group: int | str | None = None,
+        like: StrOrBytesPath | None = None,
+        on_mount: StrOrBytesPath | None = None,
     ) -> Report:
         """`trio_mkdir.makedirs`, provisional until the block ends well.
 
         Raises RuntimeError once the block has ended. Errors and **cancellation handling** are
         those of `trio_mkdir.makedirs`.
         """
-        return await self._make(path, mode, parent_mode, beneath, exist_ok=exist_ok, parents=True)
+        return await self._make(
+            lambda: asked_for(
+                path,
+                mode,
+                parent_mode,
+                beneath,
+                demands(
+                    atomic=atomic,
+                    durable=durable,
+                    exact_mode=exact_mode,
+                    owner=owner,
+                    group=group,
+                    like=like,
+                    on_mount=on_mount,
+                ),
+                exist_ok=exist_ok,
+                parents=True,
+            )
+        )
 
     async def mkdir(
         self,
@@ -95,9 +121,34 @@ class RollbackNursery:
         *,
         exist_ok: bool = False,
         beneath: StrOrBytesPath | int | None = None,
+        atomic: bool = False,
+        durable: bool = False,
+        exact_mode: bool = False,
+        owner: int | str | None = None,
+        group: int | str | None = None,
+        like: StrOrBytesPath | None = None,
+        on_mount: StrOrBytesPath | None = None,
     ) -> Report:
         """`trio_mkdir.mkdir`, provisional until the block ends well; see `makedirs`."""
-        return await self._make(path, mode, None, beneath, exist_ok=exist_ok, parents=False)
+        return await self._make(
+            lambda: asked_for(
+                path,
+                mode,
+                None,
+                beneath,
+                demands(
+                    atomic=atomic,
+                    durable=durable,
+                    exact_mode=exact_mode,
+                    owner=owner,
+                    group=group,
+                    like=like,
+                    on_mount=on_mount,
+                ),
+                exist_ok=exist_ok,
+                parents=False,
+            )
+        )
 
     async def makedirs_many(
         self,
@@ -120,20 +171,10 @@ class RollbackNursery:
             raise
         return await call.make()
 
-    async def _make(
-        self,
-        path: StrOrBytesPath,
-        mode: int,
-        parent_mode: int | None,
-        beneath: StrOrBytesPath | int | None,
-        *,
-        exist_ok: bool,
-        parents: bool,
-    ) -> Report:
+    async def _make(self, asked: Callable[[], Target]) -> Report:
         try:
             self._block.check_open()
-            asked = asked_for(path, mode, parent_mode, beneath, exist_ok=exist_ok, parents=parents)
-            call = NurseryCall(asked, self._block)
+            call = NurseryCall(asked(), self._block)
         except Exception:
             await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
             raise

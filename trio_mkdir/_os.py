@@ -6,6 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from ._directory import FLAGS, OpenDirectory, rename_noreplace
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -57,6 +59,52 @@ class Filesystem(Protocol):
         ...
 
 
+class Directory(Protocol):
+    """A directory that is open, with what `OpenDirectory` does."""
+
+    def stat(self) -> os.stat_result:
+        """`os.fstat`."""
+        ...
+
+    def chmod(self, mode: int) -> None:
+        """`os.chmod`."""
+
+    def chown(self, uid: int, gid: int) -> None:
+        """`os.chown`; -1 leaves one as it is."""
+
+    def listxattr(self) -> list[str]:
+        """`os.listxattr`."""
+        ...
+
+    def getxattr(self, name: str) -> bytes:
+        """`os.getxattr`."""
+        ...
+
+    def setxattr(self, name: str, value: bytes) -> None:
+        """`os.setxattr`."""
+
+    def removexattr(self, name: str) -> None:
+        """`os.removexattr`."""
+
+    def fsync(self) -> None:
+        """`os.fsync`."""
+
+    def close(self) -> None:
+        """Give it back; must never block."""
+
+
+@runtime_checkable
+class Opening(Filesystem, Protocol):
+    """A filesystem that can do what is only asked for in a call's `Demands`."""
+
+    def open(self, path: AnyPath) -> Directory:
+        """The directory that stands at ``path``; ENOTDIR for anything else, also for a link."""
+        ...
+
+    def rename(self, source: AnyPath, destination: AnyPath) -> None:
+        """`os.rename`, but EEXIST where something stands at ``destination``."""
+
+
 @runtime_checkable
 class Confined(Filesystem, Protocol):
     """The same from one directory, the root, down: nothing is done or looked at elsewhere.
@@ -91,9 +139,14 @@ class OperatingSystem:
     rmdir = staticmethod(os.rmdir)
     stat = staticmethod(os.stat)
     lstat = staticmethod(os.lstat)
+    rename = staticmethod(rename_noreplace)
     sleep = staticmethod(time.sleep)
     if hasattr(os, "statvfs"):  # pragma: no branch
         statvfs = staticmethod(os.statvfs)
 
     def __init__(self, mounts: MountTable) -> None:
         self.mount = mounts.find
+
+    def open(self, path: AnyPath) -> Directory:
+        """By a descriptor."""
+        return OpenDirectory(os.open(path, FLAGS))

@@ -12,6 +12,8 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ._demands import Demands
+
 AnyPath: TypeAlias = str | bytes
 StrOrBytesPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
@@ -47,6 +49,8 @@ class Target:
     """How much longer the absolute path is."""
     root: Root | None = None
     """What the path is relative to, and must not lead out of; None for the working directory."""
+    demands: Demands | None = None
+    """What else is asked for; None for nothing."""
 
     def as_given(self, path: AnyPath) -> AnyPath:
         """``path``, one of `prefixes`, in the form in which the caller wrote it."""
@@ -138,6 +142,16 @@ def checked(path: StrOrBytesPath) -> tuple[AnyPath, bool]:
         raise ValueError(f"path must not hold a null byte, not {given!r}")
     # An empty path stays one: the kernel answers ENOENT, and it is not the working directory.
     return given, full or not given
+
+
+def full_path(name: str, path: object) -> AnyPath:
+    """The argument ``name``, a path, from the root on; raises as `target` does."""
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"{name} must be a path or None, not {path!r}")
+    given: AnyPath = os.fspath(path)
+    if not given or b"\0" in os.fsencode(given):
+        raise ValueError(f"{name} must be a path without null bytes, not {given!r}")
+    return given if os.path.isabs(given) else absolute(given, working_directory(given))
 
 
 def working_directory(path: AnyPath) -> AnyPath:

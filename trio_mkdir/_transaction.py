@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 class Way(Protocol):
     """What leads to all that a call is to make."""
 
-    mine: set[AnyPath]
-    """What the call has made and not met since."""
+    @property
+    def mine(self) -> set[AnyPath]:
+        """What the call has made and not met since."""
+        ...
 
     def run(self) -> Program:
         """Make what is still missing."""

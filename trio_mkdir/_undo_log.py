@@ -179,6 +179,12 @@ class UndoLog:
             self._unfold()
             return [item for item in self._items if item.made and item.entry is None]
 
+    def made_here(self) -> list[Item]:
+        """What this call has made, parents first."""
+        with self.lock:
+            self._unfold()
+            return [item for item in self._items if item.made]
+
     def knows(self, entry: Entry) -> bool:
         """Whether there is an item for ``entry``."""
         with self.lock:

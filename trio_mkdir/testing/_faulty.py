@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from trio_mkdir._os import Opening
 from trio_mkdir._registry import registry
 
+from ._faulty_directory import FaultyDirectory
 from ._memory import MemoryFilesystem
 from ._mount_points import MountPoints
 from ._operations import Operations
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
     from trio_mkdir import Mount
-    from trio_mkdir._os import Filesystem
+    from trio_mkdir._os import Directory, Filesystem
     from trio_mkdir._paths import AnyPath, StrOrBytesPath
 
     from ._operations import OperationRecord
@@ -322,6 +324,21 @@ class FaultyFilesystem:
     def statvfs(self, path: AnyPath) -> os.statvfs_result:
         """`os.statvfs`, as the script has it."""
         return self._operations.carry_out("statvfs", path, partial(self._backing.statvfs, path))
+
+    def open(self, path: AnyPath) -> Directory:
+        """The directory that stands there; the script has its say on what is done with it, too."""
+        opened = self._operations.carry_out("open", path, partial(self._elaborate().open, path))
+        return FaultyDirectory(path, opened, self._operations)
+
+    def rename(self, source: AnyPath, destination: AnyPath) -> None:
+        """`os.rename` that replaces nothing, as the script has it for ``source``."""
+        do = partial(self._elaborate().rename, source, destination)
+        self._operations.carry_out("rename", source, do)
+
+    def _elaborate(self) -> Opening:
+        if not isinstance(self._backing, Opening):
+            raise NotImplementedError(f"{self._backing!r} cannot open directories")
+        return self._backing
 
     def sleep(self, seconds: float) -> None:
         """`time.sleep`; without threads, the library's task sleeps before its next operation."""

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from ._mount_points import MountPoints, new_mount
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Hashable, Iterator
+    from collections.abc import Callable, Generator, Hashable, Iterator
 
     from trio_mkdir._mounts import Mount
+    from trio_mkdir._os import Directory
     from trio_mkdir._paths import AnyPath, StrOrBytesPath
 
 _LONGEST_NAME: Final = 255
@@ -36,13 +37,15 @@ def _refuse(number: int) -> NoReturn:
 class _Node:
     """A directory, a file (``children`` stays empty) or a symbolic link."""
 
-    __slots__ = ("children", "cover", "device", "inode", "link", "mode")
+    __slots__ = ("children", "cover", "device", "inode", "link", "mode", "owner", "xattrs")
 
     def __init__(self, device: _Device, inode: int, mode: int, link: str = "") -> None:
         self.device = device
         self.inode = inode
         self.mode = mode
         self.link = link
+        self.owner: tuple[int, int] = (0, 0)
+        self.xattrs: dict[str, bytes] = {}
         self.children: dict[str, _Node] = {}
         self.cover: _Node | None = None  # the root of what is mounted here
 
@@ -79,13 +82,57 @@ class _Device:
             self.free(child)
 
 
+class _OpenNode:
+    """A directory that is open; nobody is asked for permission, and nothing is ever lost."""
+
+    def __init__(self, node: _Node, status: Callable[[_Node], os.stat_result]) -> None:
+        self._node = node
+        self._status = status
+
+    def stat(self) -> os.stat_result:
+        return self._status(self._node)
+
+    def chmod(self, mode: int) -> None:
+        self._node.mode = stat.S_IFMT(self._node.mode) | mode
+
+    def chown(self, uid: int, gid: int) -> None:
+        before = self._node.owner
+        self._node.owner = (
+            before[0] if uid == -1 else uid,
+            before[1] if gid == -1 else gid,
+        )
+
+    def listxattr(self) -> list[str]:
+        return list(self._node.xattrs)
+
+    def getxattr(self, name: str) -> bytes:
+        try:
+            return self._node.xattrs[name]
+        except KeyError:
+            _refuse(errno.ENODATA)
+
+    def setxattr(self, name: str, value: bytes) -> None:
+        self._node.xattrs[name] = value
+
+    def removexattr(self, name: str) -> None:
+        self.getxattr(name)
+        del self._node.xattrs[name]
+
+    def fsync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class MemoryFilesystem:
     """A tree of directories, files and symbolic links, empty at first but for ``/``.
 
-    System calls (`mkdir`, `rmdir`, `stat`, `lstat`, `statvfs`) raise what Linux answers; nobody is
-    asked for permission. ``add_directory`` and the like change the tree behind the back of
-    whoever uses it. All methods may be called from any thread, and none is async. The library
-    uses worker threads for it; to run without any, see `FaultyFilesystem`.
+    System calls (`mkdir`, `rmdir`, `stat`, `lstat`, `statvfs`, `rename`, `open` and what is done
+    with an open directory) raise what Linux answers; nobody is asked for permission.
+    ``add_directory`` and the like change the tree behind the back of whoever uses it. All methods
+    may be called from any thread, and none is async. The library uses worker threads for it; to run
+    without any, see `FaultyFilesystem`.
 
     Args:
       umask: What new directories do not get of their mode. The umask of the process is not used.
@@ -170,17 +217,18 @@ class MemoryFilesystem:
             node = self._find(text)
             node.mode = stat.S_IFMT(node.mode) | mode
 
-    def rename(self, old: StrOrBytesPath, new: StrOrBytesPath) -> None:
-        """`os.rename`, where nothing stands at ``new``."""
-        with self._asked_for(old) as text:
+    def rename(self, source: StrOrBytesPath, destination: StrOrBytesPath) -> None:
+        """`os.rename`, where nothing stands at ``destination``; otherwise EEXIST."""
+        with self._asked_for(source) as text:
+            new = os.fsdecode(destination)
             parent, name = self._parent(text)
             self._child(parent, name)
-            to, new_name = self._parent(os.fsdecode(new))
+            to, new_name = self._parent(new)
             if new_name in to.children:
                 _refuse(errno.EEXIST)
             if parent.device is not to.device:
                 _refuse(errno.EXDEV)
-            if f"{os.fsdecode(new)}/".startswith(f"{text}/"):
+            if f"{new}/".startswith(f"{text}/"):
                 _refuse(errno.EINVAL)  # into itself
             to.children[new_name] = parent.children.pop(name)
 
@@ -265,6 +313,14 @@ class MemoryFilesystem:
         self._status(path, follow=True)
         return os.statvfs_result((4096, 4096, 1 << 18, 1 << 17, 1 << 17, 4096, 2048, 2048, 0, 255))
 
+    def open(self, path: AnyPath) -> Directory:
+        """The directory that stands there; it stays this one, whatever becomes of its name."""
+        with self._asked_for(path) as text:
+            node = self._find(text, follow=False)
+            if not node.is_directory:
+                _refuse(errno.ENOTDIR)
+            return _OpenNode(node, _status)
+
     def sleep(self, seconds: float) -> None:
         """Return at once: no time passes in here."""
 
@@ -276,12 +332,7 @@ class MemoryFilesystem:
 
     def _status(self, path: AnyPath, *, follow: bool) -> os.stat_result:
         with self._asked_for(path) as text:
-            node = self._find(text, follow=follow)
-            children = node.children.values()
-            links = 2 + sum(child.is_directory for child in children) if node.is_directory else 1
-            owner = 0, 0
-            device = node.device.number
-            return os.stat_result((node.mode, node.inode, device, links, *owner, 0, 0, 0, 0))
+            return _status(self._find(text, follow=follow))
 
     def _add(self, path: str, mode: int, link: str = "") -> None:
         if path.rstrip("/").rpartition("/")[2] in {"", ".", ".."}:
@@ -292,7 +343,9 @@ class MemoryFilesystem:
             _refuse(errno.EEXIST)
         if stat.S_ISDIR(mode):
             mode |= parent.mode & stat.S_ISGID
-        parent.children[name] = parent.device.node(mode, link)
+        node = parent.children[name] = parent.device.node(mode, link)
+        if parent.mode & stat.S_ISGID:
+            node.owner = 0, parent.owner[1]
 
     def _parent(self, path: str) -> tuple[_Node, str]:
         """The directory in which ``path`` is the last name, and that name."""
@@ -341,6 +394,13 @@ class MemoryFilesystem:
         except KeyError:
             _refuse(errno.ENOENT)
         return child.visible if trail is not None else child
+
+
+def _status(node: _Node) -> os.stat_result:
+    children = node.children.values()
+    links = 2 + sum(child.is_directory for child in children) if node.is_directory else 1
+    device = node.device.number
+    return os.stat_result((node.mode, node.inode, device, links, *node.owner, 0, 0, 0, 0))
 
 
 def _check_length(text: str, longest: int) -> None:

@@ -20,7 +20,7 @@ from trio_mkdir._paths import parent_of
 
 from ._locks import Claim, DirectoryLocks
 from ._memory import MemoryFilesystem
-from ._script import OPERATIONS, Answer, Script
+from ._script import ELABORATE, OPERATIONS, Answer, Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ANY_MODE: Final = 0o777
+_BY_DESCRIPTOR: Final = {*ELABORATE} - {"rename"}
 
 
 @attrs.frozen
@@ -41,7 +42,9 @@ class OperationRecord:
     """One operation that was asked of a `FaultyFilesystem`."""
 
     operation: str
-    """``"mkdir"``, ``"rmdir"``, ``"stat"``, ``"lstat"``, ``"statvfs"``, or a name given to
+    """``"mkdir"``, ``"rmdir"``, ``"stat"``, ``"lstat"``, ``"statvfs"``, ``"open"``, ``"rename"``;
+    ``"fstat"``, ``"chmod"``, ``"chown"``, ``"fsync"``, ``"listxattr"``, ``"getxattr"``,
+    ``"setxattr"``, ``"removexattr"`` on an open directory; or a name given to
     `FaultyFilesystem.perform`."""
     path: AnyPath
     """As it was asked for."""
@@ -134,15 +137,18 @@ class Operations:
         seconds = self._owed_sleep.pop(task, 0.0)
         if seconds:
             await trio.sleep(seconds)
-        if announced is None or announced[0] not in OPERATIONS:
+        if announced is None or announced[0] not in OPERATIONS + ELABORATE:
             await trio.lowlevel.checkpoint()
             return
         operation, path = announced
         self._announced[task] = call = self.begin(operation, path)
         # The mode of a mkdir is not announced; `_correct` sees to it when it is known.
         call.any_mode = operation == "mkdir"
-        arguments = (path, _ANY_MODE) if call.any_mode else (path,)
-        call.steps = self._steps(call, partial(getattr(self._backing, operation), *arguments))
+        do = None
+        if operation in OPERATIONS:
+            arguments = (path, _ANY_MODE) if call.any_mode else (path,)
+            do = partial(getattr(self._backing, operation), *arguments)
+        call.steps = self._steps(call, do)
         await trio.lowlevel.checkpoint()
         for wait in call.steps:
             await wait.wait()
@@ -185,7 +191,7 @@ class Operations:
                 return call
         return None
 
-    def _steps(self, call: OperationCall, do: Callable[[], object]) -> Iterator[Wait]:
+    def _steps(self, call: OperationCall, do: Callable[[], object] | None) -> Iterator[Wait]:
         """What ``call`` has to wait for; it takes effect only if something comes after that."""
         picked = call.picked
         yield from picked.waits("before")
@@ -195,7 +201,8 @@ class Operations:
         yield from picked.waits("inside")
         picked.interfere("inside")
         if picked.after:
-            call.carry_out(do)
+            if do is not None:
+                call.carry_out(do)
             yield from picked.waits("after")
             picked.interfere("after")
 
@@ -211,8 +218,10 @@ class Operations:
         above = parent_of(path)
         inside = None if above is None else self._locate(above)
         parent: frozenset[Hashable] = frozenset() if inside is None else frozenset([inside])
-        if operation == "mkdir":
+        if operation in {"mkdir", "rename"}:  # the library renames within one directory
             return Claim(exclusive=parent)
+        if operation in _BY_DESCRIPTOR:
+            return Claim()  # nothing is looked up
         if operation == "rmdir":
             itself = self._locate(path)
             return Claim(exclusive=parent if itself is None else parent | {itself})

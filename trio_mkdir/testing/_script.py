@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from trio_mkdir._paths import AnyPath, StrOrBytesPath
 
 When: TypeAlias = Literal["before", "inside", "after"]
-OPERATIONS: Final = ("mkdir", "rmdir", "stat", "lstat", "statvfs")
+OPERATIONS: Final = ("mkdir", "rmdir", "stat", "lstat", "statvfs", "open")
+"""Those whose effect is known from their path."""
+ELABORATE: Final = (
+    *("rename", "fstat", "chmod", "chown", "fsync"),
+    *("listxattr", "getxattr", "setxattr", "removexattr"),
+)
+"""Those that need to be told more; `Filesystem.turn` is not, so without threads they take effect
+when whatever the script has them wait for is over."""
 
 RuleT = TypeVar("RuleT", bound="Rule")
 

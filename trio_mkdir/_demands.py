@@ -1,0 +1,28 @@
+"""What a call is asked for beside the directories themselves."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class Ownership:
+    """Whose the new directories are, and who may do what with them."""
+
+    exact_mode: bool = False
+    """Whether the leaf gets its mode whatever the umask."""
+    owner: int | str | None = None
+    group: int | str | None = None
+    like: str | bytes | None = None
+    """A template, absolute."""
+
+
+@attrs.frozen(kw_only=True)
+class Demands:
+    """At least one of these is asked for."""
+
+    atomic: bool = False
+    durable: bool = False
+    ownership: Ownership | None = None
+    on_mount: str | bytes | None = None
+    """A mount point, absolute."""
