@@ -280,6 +280,10 @@ class Lane(Attempts):
                 path = self._place = bundle.todo[-1]
                 bundle.is_flat = False  # the others may be there, too
                 self._refused(bundle, path, error)
+            elif bundle.stood and call.passes_over(path):
+                # So will this one: what is below tells, and if not, its walk makes it.
+                plan.reached(path, bundle)
+                continue
             elif self._walk is None:
                 yield "mkdir", path
                 since = time.monotonic()
@@ -288,6 +292,7 @@ class Lane(Attempts):
                 except OSError as error:
                     # A file in the way of what is below shows there, as ENOTDIR.
                     if error.errno == errno.EEXIST and call.passes_over(path):
+                        bundle.stood = True
                         self._reached(path, bundle)
                     else:
                         self._refused(bundle, path, error)
@@ -312,16 +317,18 @@ class Lane(Attempts):
         """Make what is to be made in one directory as fast as can be; what has stopped it."""
         todo, admit, clock = bundle.todo, self._visit.admit, time.monotonic
         mkdir, mode = self.filesystem.mkdir, self._call.mode(todo[-1])
-        made = self.transaction.begin_batch(self.workers).add
+        batch = self.transaction.begin_batch(self.workers)
+        add, done = batch.made.append, todo.pop
         before, now = len(todo), clock()
         try:
-            while todo and now < until and admit(("mkdir", todo[-1])):
-                mkdir(todo[-1], mode)
-                made(todo.pop(), now)
+            while todo and now < until and admit(("mkdir", path := todo[-1])):
+                mkdir(path, mode)
+                add((done(), now))
                 now = clock()
         except OSError as error:
             return error
         finally:
+            batch.close()
             self.count += before - len(todo)
             self._plan.reached_many(bundle)
         return None

@@ -37,6 +37,8 @@ class Bundle:
     """Whether nothing is below them; then all of them were asked for."""
     workers: Workers | None = None
     """Of the mount that they are on, once it is ready."""
+    stood: bool = False
+    """Whether one that others are below stood already, so that the next ones will."""
 
 
 class Plan:
@@ -83,10 +85,18 @@ class Plan:
                 if path in wanted or (0 < known[path] < self._turn and not again(path)):
                     self.done += 1
                     continue
-                if known[path] < self._turn:
-                    del known[path]
+                if known[path] == self._turn:  # on the way to another one
+                    wanted.add(path)
+                    continue
+                del known[path]
             wanted.add(path)
-            self._grow(path, bundles)
+            # Beside another one, as a rule: then nothing is above it that is not known.
+            beside = bundles.get(path[: path.rfind("/")]) if isinstance(path, str) else None
+            if beside is None:
+                self._grow(path, bundles)
+            else:
+                known[path] = self._turn
+                beside.todo.append(path)
         self._bundles = bundles
         self._weigh()
         self._unfinished = len(bundles)

@@ -17,7 +17,7 @@ from ._handshake import Phase
 from ._paths import AnyPath, parent_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ._entries import Identity
     from ._handshake import Handshake, Operation
@@ -76,24 +76,25 @@ class Item:
 
 
 class Batch:
-    """Directories that one thread makes in one directory, as quickly as it can be written down."""
+    """Directories that one thread makes in one directory, as quickly as it can be written down.
 
-    def __init__(self, log: UndoLog, workers: Workers) -> None:
-        self._log = log
-        self._lock = log.lock
+    Without a lock: the thread only appends, and whoever takes something takes it from the front.
+    """
+
+    def __init__(self, workers: Workers, place: int) -> None:
         self.workers = workers
+        self.place = place
+        """How many items were made before the first of them."""
+        self.made: list[tuple[AnyPath, float]] = []
+        """What was made and is in no items, and `time.monotonic` before its ``mkdir``."""
         self.told = 0
-        """How many of them were told of."""
-        self.made: list[tuple[AnyPath, float]] | None = []
-        """What was made, and `time.monotonic` before its ``mkdir``; None once it is in items."""
+        """How many of these were told of."""
+        self.is_open = True
+        """Whether the thread may add some more."""
 
-    def add(self, path: AnyPath, since: float) -> None:
-        """A ``mkdir`` that began at ``since`` has made ``path``."""
-        with self._lock:
-            if self.made is not None:
-                self.made.append((path, since))
-                return
-        self._log.made(path, since, self.workers)
+    def close(self) -> None:
+        """The thread adds nothing more."""
+        self.is_open = False
 
 
 class UndoLog:
@@ -131,7 +132,6 @@ class UndoLog:
         """A ``mkdir`` that began at ``since`` has made ``path``."""
         item = Item(path, workers or self.workers_on(path), made=True, since=since)
         with self.lock:
-            self._unfold()
             self._items.append(item)
         if self.ambiguous:
             self.ambiguous.pop(path, None)
@@ -141,23 +141,36 @@ class UndoLog:
 
     def begin_batch(self, workers: Workers) -> Batch:
         """For directories that nothing else of this call is made in."""
-        batch = Batch(self, workers)
         with self.lock:
+            batch = Batch(workers, len(self._items))
             self._batches.append(batch)
         return batch
 
     def batched(self) -> list[AnyPath]:
         """What is in batches."""
         with self.lock:
-            return [path for batch in self._batches for path, _ in batch.made or ()]
+            return [path for batch in self._batches for path, _ in batch.made[:]]
 
     def _unfold(self) -> None:
+        if not self._batches:
+            return
+        still_open = [batch for batch in self._batches if batch.is_open]  # asked before, not after
+        items: list[Item] = []
+        place = 0
         for batch in self._batches:
-            made, batch.made = batch.made or (), None
-            self._items += [
-                Item(path, batch.workers, made=True, since=since) for path, since in made
-            ]
-        self._batches.clear()
+            made = batch.made[:]
+            del batch.made[: len(made)]
+            items += self._items[place : batch.place]
+            items += self._from_batch(batch, made)
+            place = batch.place
+        items += self._items[place:]
+        self._items = items
+        for batch in still_open:
+            batch.place = len(items)
+        self._batches = still_open
+
+    def _from_batch(self, batch: Batch, made: Sequence[tuple[AnyPath, float]]) -> list[Item]:
+        return [Item(path, batch.workers, made=True, since=since) for path, since in made]
 
     # Items
 
@@ -352,7 +365,8 @@ class UndoLog:
     # Being done
 
     def _settled(self) -> bool:
-        return not (self._items or self._batches or self.ambiguous) and not self._busy()
+        batched = any([batch.made for batch in self._batches])  # noqa: C419 - half the time
+        return not (self._items or batched or self.ambiguous) and not self._busy()
 
     def when_settled(self, callback: Callable[[], object], *, finally_: bool = False) -> bool:
         """Have ``callback`` called when nothing is left to undo; False if that is so already.

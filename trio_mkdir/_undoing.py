@@ -20,7 +20,7 @@ from ._paths import parent_of
 from ._undo_log import Item, UndoLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from ._causes import RootCause
     from ._entries import Entry, Identity, Via
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ._paths import AnyPath
     from ._policy import Policy
     from ._registry import Registry
+    from ._undo_log import Batch
     from ._walk import Program
     from ._workers import Workers
 
@@ -80,20 +81,18 @@ class Undoing(UndoLog):
     def tell_batches(self) -> None:
         """Tell what was made in batches: only when somebody asks, so nobody may be listening."""
         with self.lock:
-            self._tell_batches()
+            for batch in self._batches:
+                self._tell_made(batch, batch.made[:])
+        self.recorder.told.sort(key=itemgetter(1))
 
-    def _tell_batches(self) -> None:
-        told = self.recorder.told
-        for batch in self._batches:
-            made = batch.made or []
-            told += [(Made, since, path, ()) for path, since in made[batch.told :]]
-            batch.told = len(made)
-        told.sort(key=itemgetter(1))
+    def _tell_made(self, batch: Batch, made: Sequence[tuple[AnyPath, float]]) -> None:
+        self.recorder.told += [(Made, since, path, ()) for path, since in made[batch.told :]]
+        batch.told = len(made)
 
-    def _unfold(self) -> None:
-        if self._batches:
-            self._tell_batches()
-            super()._unfold()
+    def _from_batch(self, batch: Batch, made: Sequence[tuple[AnyPath, float]]) -> list[Item]:
+        self._tell_made(batch, made)
+        batch.told = 0
+        return super()._from_batch(batch, made)
 
     # Where it is done
 
