@@ -6,9 +6,9 @@ from pathlib import Path
 
 import attrs
 
+from _directories import Place
 from _figures import Results
 from _loops import Loops
-from _places import Place
 
 
 @attrs.frozen

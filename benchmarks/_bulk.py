@@ -15,10 +15,11 @@ import trio
 
 import trio_mkdir
 from _bench import Bench
+from _directories import Unavailable, scratch
 from _figures import Figures, Table, both
 from _loops import Turn, take_turns
 from _peers import PLAIN
-from _places import SlowMount, Unavailable, open_slow_mount, scratch
+from _places import SlowMount, open_slow_mount
 
 MANY: Final = "trio_mkdir.makedirs_many"
 LOOP: Final = PLAIN

@@ -18,10 +18,11 @@ import trio
 
 import trio_mkdir
 from _bench import Bench
+from _directories import Unavailable, scratch
 from _figures import Figures, Table
 from _loops import Call
 from _peers import OURS, Prepare, Task, abandoned_thread, ours_with, who_may_hang
-from _places import HungMount, Unavailable, open_hung_mount, scratch
+from _places import HungMount, open_hung_mount
 from _single import NEW
 
 DEEP: Final = NEW[-1]

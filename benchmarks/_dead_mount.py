@@ -19,10 +19,11 @@ import attrs
 
 import trio_mkdir
 from _bench import Bench, Sizes
+from _directories import Unavailable, scratch
 from _figures import Figures, Results, Table
 from _loops import Call, Loop
 from _peers import OURS, PEERS, Peer, Prepare, Task, ours_with, who_may_hang
-from _places import HungMount, Unavailable, open_hung_mount, scratch, threads_that_hang
+from _places import HungMount, open_hung_mount, threads_that_hang
 
 HEALTHY: Final = 8
 """Tasks that make directories on the healthy mount, one after the other."""

@@ -1,4 +1,4 @@
-"""Where the paths are made: a tmpfs, and filesystems that the benchmark mounts for itself.
+"""Filesystems to make paths on: a tmpfs, and those that the benchmark mounts for itself.
 
 The tests' own helpers mount them, unmount them and thaw them, also if this process is killed.
 """
@@ -6,7 +6,6 @@ The tests' own helpers mount them, unmount them and thaw them, also if this proc
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,13 +18,15 @@ from typing import Final, Protocol
 import attrs
 import pytest
 
+from _directories import Place, Unavailable, filesystem_type
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from filesystems import stuck
 from filesystems.frozen import freezable_mount
 from filesystems.fuse import FuseMount, Hold, fuse_mount
 from filesystems.loop import loop_mount
-from filesystems.mounts import mount_point, mount_table, unmount_all
+from filesystems.mounts import mount_point, unmount_all
 from filesystems.needs import needs_device, needs_module, needs_program
 from filesystems.programs import run
 
@@ -37,10 +38,6 @@ _FAILSAFE: Final = 30.0
 _MOUNTED_WITHIN: Final = 10.0
 
 
-class Unavailable(Exception):
-    """This machine cannot do what a scenario needs."""
-
-
 @contextmanager
 def _available() -> Iterator[None]:
     """The tests' helpers skip a test where something is missing; here is no test."""
@@ -48,24 +45,6 @@ def _available() -> Iterator[None]:
         yield
     except pytest.skip.Exception as reason:
         raise Unavailable(str(reason)) from None
-
-
-@attrs.frozen
-class Place:
-    """A filesystem to make directories on."""
-
-    name: str
-    path: Path | None
-    """None if there is none."""
-    why: str = ""
-    """Why there is none."""
-
-
-@contextmanager
-def workshop() -> Iterator[Path]:
-    """A directory for images and mount points, gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="trio-mkdir-") as directory:
-        yield Path(directory).resolve()
 
 
 @contextmanager
@@ -89,23 +68,6 @@ def _ext4(stack: ExitStack, directory: Path) -> Place:
             return Place("ext4", stack.enter_context(mount).path)
     except Unavailable as reason:
         return Place("ext4", None, str(reason))
-
-
-@contextmanager
-def scratch(directory: Path | str) -> Iterator[str]:
-    """A new directory in ``directory``, gone afterwards with all that is in it."""
-    root = tempfile.mkdtemp(prefix="trio-mkdir-", dir=directory)
-    try:
-        yield root
-    finally:
-        shutil.rmtree(root)
-
-
-def filesystem_type(path: Path) -> str:
-    """The type of filesystem that ``path`` is on, by the mount table."""
-    kinds = {mount.path: mount.fstype for mount in mount_table()}  # a later one covers the others
-    resolved = path.resolve()
-    return next(kinds[place] for place in (resolved, *resolved.parents) if place in kinds)
 
 
 # A mount that hangs

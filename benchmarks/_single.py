@@ -11,10 +11,10 @@ from typing import Final
 import attrs
 
 from _bench import Bench
+from _directories import scratch
 from _figures import Figures, Table, both
 from _loops import Loops, take_turns
 from _peers import LIMIT, OURS, PEERS, TRIO_PATH, TRIO_THREAD, Peer, Task
-from _places import scratch
 
 
 @attrs.frozen

@@ -16,10 +16,10 @@ from typing import Final
 import trio
 
 from _bench import Bench
+from _directories import Unavailable, scratch
 from _figures import Table
 from _loops import open_loops
 from _peers import OURS, PEERS
-from _places import Unavailable, scratch
 from _single import SCENARIOS, Scenario
 
 # Those that look at files or change them. A question mark lets strace go on without one that

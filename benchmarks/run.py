@@ -28,9 +28,10 @@ import _report
 import _single
 import _syscalls
 from _bench import FULL, QUICK, Bench
+from _directories import workshop
 from _figures import Results
 from _loops import open_loops
-from _places import open_places, workshop
+from _places import open_places
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 

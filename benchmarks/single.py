@@ -22,9 +22,9 @@ import attrs
 import trio
 
 import trio_mkdir
+from _directories import Unavailable, filesystem_type, scratch
 from _loops import open_loops
 from _peers import LIMIT, OURS, TRIO_PATH
-from _places import Unavailable, filesystem_type, scratch
 from _single import SCENARIOS, Row, table, time_scenario
 from _syscalls import table as table_of_syscalls
 
