@@ -42,10 +42,13 @@ _PATIENCE: Final = 0.050
 """Seconds after which no more is waited for once another path has come; and between two reports of
 progress."""
 _FIRST_SLICE: Final = 0.001
-"""Seconds after which the first task looks how fast the filesystem is, as long as it seems slow."""
+"""Seconds after which the first task looks how fast the filesystem is."""
 _SLOW: Final = 0.0005
-"""Seconds for one directory from which on several tasks make them. Below that the threads would be
-in each other's way: a change of threads alone takes some 0.1 ms."""
+"""Seconds for one directory from which on it is waiting that takes the time, so that as many tasks
+as are allowed make them."""
+_WORK: Final = 0.000_05
+"""Seconds from which on it is the kernel's work, as on a disk with a journal: then as many tasks as
+there are processors. Below that it is Python's, and only one thread at a time can do that."""
 
 
 @attrs.frozen(kw_only=True)
@@ -88,6 +91,8 @@ class ManyCall:
         """Whether nobody wants to know of each system call."""
         self._lanes: list[Lane] = []
         self._working = 0
+        self._each: float | None = None
+        """Seconds for one directory, as far as is known."""
         self._failure: BaseException | None = None
         self._told = self._began
 
@@ -174,19 +179,26 @@ class ManyCall:
     # Carrying it out
 
     async def _carry_out(self) -> None:
-        """With one task as long as the filesystem is fast, otherwise with many."""
+        """With one task as long as the filesystem is fast, otherwise with some, or with many."""
         lane = self._new_lane()
-        slow, slow_before = True, False
         while (bundle := self.plan.take()) is not None:
-            began, before = time.monotonic(), lane.count
-            await lane.carry_out(bundle, _FIRST_SLICE if slow else SLICE)
-            self._tell_progress()
-            slow = time.monotonic() - began > _SLOW * (lane.count - before)
-            # Twice in a row: once may be this process, busy with something else.
-            if slow and slow_before and not self.plan.finished:
+            await self._go_on(lane, bundle, _FIRST_SLICE if self._each is None else SLICE)
+            if self._width() > 1 and not self.plan.finished:
                 await self._side_by_side()
-            slow_before = slow
         await trio.lowlevel.checkpoint()
+
+    async def _go_on(self, lane: Lane, bundle: Bundle, seconds: float = SLICE) -> None:
+        began, before = time.monotonic(), lane.count
+        await lane.carry_out(bundle, seconds)
+        each = (time.monotonic() - began) / max(1, lane.count - before)
+        # Not each one's alone: now and then this process was busy with something else.
+        self._each = (each + 3 * (self._each or 0.0)) / 4
+        self._tell_progress()
+
+    def _width(self) -> int:
+        """How many tasks are worth while."""
+        each, most = self._each or 0.0, self._order.concurrency
+        return most if each > _SLOW else min(most, _processors()) if each > _WORK else 1
 
     async def _side_by_side(self) -> None:
         try:
@@ -205,7 +217,7 @@ class ManyCall:
         await trio.lowlevel.checkpoint()
 
     def _start_lanes(self, nursery: trio.Nursery) -> None:
-        while self._working < self._order.concurrency:
+        while self._working < self._width():
             bundle = self.plan.take()
             if bundle is None:
                 return
@@ -216,9 +228,8 @@ class ManyCall:
         bundle: Bundle | None = first
         try:
             while bundle is not None:
-                await lane.carry_out(bundle)
-                self._tell_progress()
-                bundle = self.plan.take()
+                await self._go_on(lane, bundle)
+                bundle = self.plan.take() if self._working <= self._width() else None
                 self._start_lanes(nursery)
             self._lanes.remove(lane)
         except BaseException as failure:  # noqa: BLE001, ASYNC103 - raised by who waits
@@ -265,6 +276,13 @@ class ManyCall:
         """What happened; ``path`` is empty, as there are many."""
         self.transaction.tell_batches()
         return self.recorder.report("", self.as_given, trio.current_time() - self._began)
+
+
+def _processors() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # pragma: no cover - not Linux
 
 
 class _Incoming:
