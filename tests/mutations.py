@@ -201,14 +201,20 @@ MUTATIONS = [
     Mutation(
         "what was made in one go is not undone",
         "_undo_log.py",
-        "            made, batch.made = batch.made or (), None\n",
-        "            made, batch.made = (), None\n",
+        "            items += self._from_batch(batch, made)\n",
+        "            self._from_batch(batch, made)\n",
     ),
     Mutation(
         "the late one of those made in one go is forgotten",
         "_undo_log.py",
-        "        self._log.made(path, since, self.workers)\n",
-        "        pass\n",
+        "        self._batches = still_open\n",
+        "        self._batches = []\n",
+    ),
+    Mutation(
+        "what was made in one go is undone after what it is in",
+        "_undo_log.py",
+        "            batch = Batch(workers, len(self._items))\n",
+        "            batch = Batch(workers, 0)\n",
     ),
     Mutation(
         "a task's unanswered visit is forgotten in the rollback",
