@@ -960,6 +960,8 @@ async def test_a_failure_after_many_in_one_go_tells_each_of_them(
         await makedirs_many([*(f"a/{number}" for number in range(50)), "file/x"])
     report = caught.value.report
     assert len(report.created) == len(set(report.created)) == len(report.removed) == 51
+    assert report.removed[-1] == "a"
+    assert report.kept == ()
     assert tree(here) == ["file"]
 
 
