@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_on_mount(point: AnyPath, mount: Mount, path: AnyPath) -> None:
-    """Raise unless ``path``, which is on ``mount``, lies on the one that is mounted at ``point``."""
+    """Raise unless ``path``, which is on ``mount``, is on the one that is mounted at ``point``."""
     wanted = os.path.normpath(os.fsdecode(point))
     if mount.mount_point != wanted:
         error = mkdir_error(errno.ENODEV, path, RootCause.DISCONNECTED, mount)
