@@ -175,7 +175,7 @@ def mode_of(path: str) -> int:
 
 @pytest.mark.parametrize(
     ("mode", "named"),
-    [("700", 0o700), ("2755", 0o2755), ("1777", 0o1777), ("g-w", 0o757), ("0", 0)],
+    [("700", 0o700), ("2755", 0o2755), ("1777", 0o1777), ("g+w,o-x", 0o776), ("0", 0)],
 )
 def test_what_is_named_gets_the_mode_and_what_is_above_it_does_not(
     here: Here, listed: Callable[[bytes], None], mode: str, named: int
