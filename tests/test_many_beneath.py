@@ -16,6 +16,7 @@ import trio
 from doubles import Memory, first
 from filesystems.frozen import FreezableMount
 from filesystems.stuck import wait_stuck_async
+from filesystems.waiting import wait_until_async
 from gates import Gate
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -323,6 +324,21 @@ async def test_what_comes_late_is_undone_in_the_root_and_lets_go_of_it(
         assert stage.at("root/b/y") in {debt.path for debt in pending_rollbacks()}
         gate.open()
         assert await stage.settled() == ["moved"]
+
+
+async def test_what_a_late_one_winds_through_is_there_until_it_is_undone(stage: Rooted) -> None:
+    # It was removed, and what came late by way of it was found no more.
+    gate = stage.stop("mkdir", "root/a/c/../e", after=True)
+    policy = stage.policy(rollback_timeout=0)
+    paths = ["a/b", "a/c/d", "a/c/../e"]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(makedirs_many, paths, beneath=stage.at("root"), policy=policy))
+        await gate.entered()
+        nursery.cancel_scope.cancel()
+    await wait_until_async(lambda: "root/a/c/d" not in stage.tree())
+    assert {debt.path for debt in pending_rollbacks()} >= {stage.at("root/a/c")}
+    gate.open()
+    assert await stage.settled() == ["root"]
 
 
 async def test_on_a_mount_that_hangs_it_ends_in_time_and_leaves_nothing(
