@@ -367,9 +367,10 @@ async def test_a_source_that_fails_undoes_everything(
         for path in paths():
             yield path
 
+    policy = Policy(rollback_timeout=PATIENCE)  # on a busy machine it outlasts a second
     async with assert_nothing_leaked(patience=PATIENCE):
         with pytest.raises(ZeroDivisionError):
-            await makedirs_many(paths_later() if asynchronous else paths())
+            await makedirs_many(paths_later() if asynchronous else paths(), policy=policy)
     assert tree(here) == []
 
 

@@ -310,9 +310,10 @@ class ManyCall:
         ]
         # Of one that had vanished and was made again, the last one stands.
         standing = {item.path: item for item in made}
-        target = attrs.evolve(self.target(""), modes=self._final_mode)
-        yield from finish(wanted, [*standing.values()], target, self.transaction)
-        self._finished.update(made)
+        if standing:
+            target = attrs.evolve(self.target(""), modes=self._final_mode)
+            yield from finish(wanted, [*standing.values()], target, self.transaction)
+            self._finished.update(made)
 
     def _tell_progress(self, *, at_once: bool = False) -> None:
         now = trio.current_time()
