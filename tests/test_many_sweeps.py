@@ -104,7 +104,9 @@ class Real(Fenced):
     def __init__(self, filesystem: FaultyFilesystem, root: Root) -> None:
         super().__init__(filesystem, root.text)
         self._beneath = Beneath(root, registry.operating_system.mount)
-        self.close = self._beneath.close
+
+    def close(self) -> None:
+        self._beneath.close()
 
     @property
     def anchor(self) -> object:

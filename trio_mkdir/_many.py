@@ -151,7 +151,10 @@ class ManyCall:
         return self._paths.given.get(path, path)
 
     def target(self, path: AnyPath) -> Target:
-        """``path`` alone."""
+        """``path`` alone, as it is to be made."""
+        return self._target(path, self.mode)
+
+    def _target(self, path: AnyPath, modes: Callable[[AnyPath], int]) -> Target:
         return _OneOfMany(
             self.as_given(path),
             path,
@@ -162,7 +165,7 @@ class ManyCall:
             added=self._paths.added_to(path),
             root=self._order.root,
             plan=self.plan,
-            modes=self.mode,
+            modes=modes,
         )
 
     def mode(self, path: AnyPath) -> int:
@@ -311,7 +314,7 @@ class ManyCall:
         # Of one that had vanished and was made again, the last one stands.
         standing = {item.path: item for item in made}
         if standing:
-            target = attrs.evolve(self.target(""), modes=self._final_mode)
+            target = self._target("", self._final_mode)
             yield from finish(wanted, [*standing.values()], target, self.transaction)
             self._finished.update(made)
 
