@@ -312,8 +312,8 @@ MUTATIONS = [
     Mutation(
         "what a late one winds through is removed before it",
         "_undo_log.py",
-        "    above: AnyPath | None = path\n    while above is not None:\n        yield _spelling(above)\n",
-        "    above: AnyPath | None = _spelling(path)\n    while above is not None:\n        yield above\n",
+        "    above: AnyPath | None = path\n",
+        "    above: AnyPath | None = _spelling(path)\n",
     ),
     Mutation(
         "many: what becomes somebody else's is open from the beginning",

@@ -29,7 +29,7 @@ class CannotRead(OSError):
 
 
 async def names(  # noqa: ASYNC900, ASYNC911 - closed by who reads it, which makes a directory
-    source: str, *, null: bool, note: Callable[[str], object] = str
+    source: str, *, null: bool, note: Callable[[str], object]
 ) -> AsyncGenerator[str, None]:
     """Each name in ``source``, ``-`` for standard input; one a line, or ended by ``null`` bytes.
 

@@ -143,8 +143,7 @@ class _Maker:
     async def _mkdir(self, operand: str) -> Report:
         plan, nursery, options = self._plan, self._nursery, self._options
         if options.source is not None:
-            note = str if plan.final is None else lambda name: self._named.add(plain(name))
-            listed = names(operand, null=options.null, note=note)
+            listed = names(operand, null=options.null, note=self._note)
             with shown() as progress:
                 async with contextlib.aclosing(listed):
                     return await nursery.makedirs_many(
@@ -163,6 +162,10 @@ class _Maker:
             parent_mode=plan.parent_mode,
             **options.keywords(),
         )
+
+    def _note(self, name: str) -> None:
+        if self._plan.final is not None:
+            self._named.add(plain(name))
 
     def _asked_for(self, report: Report) -> list[str]:
         """What was created and not only on the way, the deepest first."""
