@@ -293,7 +293,8 @@ class Lane(Attempts):
                         yield "mkdir", bundle.todo[-1]  # nobody waits: this is not admitted
                     return
                 path = self._place = bundle.todo[-1]
-                bundle.is_flat = False  # the others may be there, too
+                if error.errno == errno.EEXIST:
+                    bundle.is_flat = False  # the others may be there, too
                 self._refused(bundle, path, error)
             elif self._walk is None:
                 yield "mkdir", path
