@@ -20,7 +20,7 @@ import pytest
 import trio
 
 import trio_mkdir
-from trio_mkdir import Policy, RootCause, open_rollback_nursery
+from trio_mkdir import Policy, RootCause, _many, open_rollback_nursery
 from trio_mkdir._beneath import Beneath
 from trio_mkdir._paths import Root
 from trio_mkdir._registry import registry
@@ -171,6 +171,51 @@ async def test_no_attempt_escapes_whatever_is_swapped_meanwhile(
             # It is an attack, and yet some get through.
             enough = ["made", "made and taken back", "EscapeError"]
             outcomes = await under_attack(SECONDS / 3, enough, beneath=field.root, exist_ok=True)
+    escapes = field.outside() ^ before
+    tell(outcomes, escapes, capsys)
+    assert not escapes
+
+
+async def attempt_many(paths: list[str], number: int, **options: Any) -> str:
+    """The same for many paths in one call."""
+    try:
+        if number % 3 == 0:
+            await trio_mkdir.makedirs_many(paths, policy=POLICY, **options)
+            return "made"
+        async with open_rollback_nursery(policy=POLICY) as nursery:
+            await nursery.makedirs_many(paths, **options)
+            nursery.cancel_scope.cancel()
+            await trio.lowlevel.checkpoint()
+    except OSError as error:
+        return type(error).__name__
+    except BaseExceptionGroup as group:
+        return type(group.exceptions[0]).__name__
+    return "made and taken back"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
+@pytest.mark.parametrize("beside", [False, True], ids=["in one go", "side by side"])
+async def test_none_of_many_escapes_whatever_is_swapped_meanwhile(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    beside: bool,
+) -> None:
+    if beside:
+        monkeypatch.setattr(_many, "_SLOW", -1.0)
+        monkeypatch.setattr(_many, "_FIRST_SLICE", 0.0)
+    field = Field.in_(tmp_path)
+    before = field.outside()
+    outcomes: Counter[str] = Counter()
+    async with assert_nothing_leaked(patience=PATIENCE):
+        with attackers(field, ["swap", "deep"]):
+            enough = ["made", "made and taken back", "EscapeError"]
+            for number, path in attempts(SECONDS / 3, outcomes, enough):
+                # The same way for all of them, or hardly a call would come to its end.
+                above, name = path.rsplit("/", 1)
+                paths = [f"{above}/{name}", f"{above}/y", f"{above}/y/z", f"own/{number}"]
+                outcome = await attempt_many(paths, number, beneath=field.root)
+                outcomes[outcome] += 1
     escapes = field.outside() ^ before
     tell(outcomes, escapes, capsys)
     assert not escapes

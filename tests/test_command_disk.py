@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -66,3 +67,18 @@ class TestModeThatNeedsAChange:
         ]
         assert json.loads(out[0])["removed"] == ["a"]
         assert not os.path.exists("a")
+
+
+def test_modes_are_set_one_after_the_other_until_nobody_wants_them() -> None:
+    done: list[tuple[str, int]] = []
+
+    def correct(path: str, mode: int) -> None:
+        done.append((path, mode))
+        corrections.given_up = path == "b"
+
+    corrections = _disk.Corrections(correct, ["a", "b", "c"], 0o700)
+    assert not corrections.go_on(0)
+    assert corrections.path == "a"
+    assert corrections.go_on(math.inf)
+    assert corrections.go_on(math.inf)
+    assert done == [("a", 0o700), ("b", 0o700)]

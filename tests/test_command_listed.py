@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 from command import ENVIRONMENT, Here, ours
 
-from trio_mkdir._command import _listed
+from trio_mkdir._command import _disk, _listed, _work
 
 pytest_plugins = ["command_fixtures"]
 
@@ -161,6 +164,116 @@ def test_standard_input_stays_open(
         os.close(before)
         os.close(descriptor)
     assert made(tmp_path) == {"a", "a/b"}
+
+
+# With a mode, and beneath a root
+
+
+def mode_of(path: str) -> int:
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "named"),
+    [("700", 0o700), ("2755", 0o2755), ("1777", 0o1777), ("g+w,o-x", 0o776), ("0", 0)],
+)
+def test_what_is_named_gets_the_mode_and_what_is_above_it_does_not(
+    here: Here, listed: Callable[[bytes], None], mode: str, named: int
+) -> None:
+    listed(b"a/b\nc/\nd/x/.\nd\n./e//\n")
+    assert here.run("--from", "list", "-m", mode) == (0, [], [])
+    assert [mode_of(path) for path in ("a/b", "c", "d/x", "e")] == [named] * 4
+    assert mode_of("a") == mode_of("d") == 0o755  # the last one stood before
+
+
+def test_what_was_made_on_the_way_before_it_is_named_gets_the_mode(
+    here: Here, listed: Callable[[bytes], None]
+) -> None:
+    listed(b"".join(b"a/%d\n" % number for number in range(8192)) + b"a\n")
+    assert here.run("--from", "list", "-m", "2700") == (0, [], [])
+    assert {mode_of("a"), *(mode_of(entry.path) for entry in os.scandir("a"))} == {0o2700}
+
+
+@pytest.mark.usefixtures("_nobody")
+def test_modes_that_shut_out_their_owner_are_set_from_below(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("list").write_text("a\nb\n")
+    monkeypatch.setattr(_work, "SLICE", 0.0)  # so that it takes several visits
+    assert here.run("--from", "list", "-m", "1000") == (0, [], [])
+    assert mode_of("a") == mode_of("b") == 0o1000
+
+
+def test_a_mode_that_cannot_be_set_takes_back_all(
+    here: Here,
+    tmp_path: Path,
+    listed: Callable[[bytes], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(path: str, mode: int, explicit: int) -> None:
+        if path == "a/b":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        _disk.correct_mode(path, mode, explicit)
+
+    monkeypatch.setattr(_work, "correct_mode", refuse)
+    listed(b"a/b\na/c\nd/x\n")
+    status, out, err = here.run("--from", "list", "-m", "2755", "--json")
+    assert status == 1
+    assert err == ["trio-mkdir: cannot change permissions of 'a/b': Operation not permitted"]
+    assert json.loads(out[0])["error"]["path"] == "a/b"
+    assert made(tmp_path) == set()
+
+
+def test_of_modes_that_hang_the_one_at_which_they_hang_is_told(
+    here: Here,
+    tmp_path: Path,
+    listed: Callable[[bytes], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer, asked = threading.Event(), list[str]()
+
+    def hang(path: str, mode: int, explicit: int) -> None:
+        asked.append(path)
+        if len(asked) == 2:
+            assert answer.wait(60)
+
+    monkeypatch.setattr(_work, "correct_mode", hang)
+    listed(b"a/b\na/c\na/d\n")
+    status, _, err = here.run("--from", "list", "-m", "2755", "--step-timeout", "0.01")
+    assert status == 1
+    assert err == [
+        f"trio-mkdir: cannot change permissions of '{asked[1]}': the filesystem does not answer"
+    ]
+    assert made(tmp_path) == set()
+    answer.set()
+
+
+def test_names_are_made_in_the_root_and_get_their_modes_there(
+    here: Here, tmp_path: Path, listed: Callable[[bytes], None]
+) -> None:
+    (tmp_path / "root").mkdir()
+    listed(b"a/b\na/../c\nd/\n")
+    status, out, err = here.run("--beneath", "root", "--from", "list", "-m", "2700", "-v")
+    assert (status, err) == (0, [])
+    assert len(out) == 4
+    paths = [f"root/{path}" for path in ("a", "a/b", "c", "d")]
+    assert [mode_of(path) for path in paths] == [0o755, 0o2700, 0o2700, 0o2700]
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "out/x", "a/../../x"])
+def test_a_name_that_leads_out_takes_back_all(
+    here: Here, tmp_path: Path, listed: Callable[[bytes], None], name: str
+) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "out").symlink_to("../d")
+    listed(f"a/b\n{name}\nc\n".encode())
+    status, _, err = here.run("--from=list", "--beneath=root", "-m", "2700")
+    assert (status, err) == (
+        1,
+        [f"trio-mkdir: cannot create directory '{name}': it leads out of 'root'"],
+    )
+    assert made(tmp_path) == {"root"}
+    assert os.listdir(tmp_path / "d") == []
 
 
 # On a terminal

@@ -41,6 +41,7 @@ from trio_mkdir import (
     RootCause,
     StepTimeout,
     _arguments,
+    _incoming,
     _lane,
     _many,
     _visit,
@@ -96,7 +97,7 @@ def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def few_at_once(monkeypatch: pytest.MonkeyPatch) -> int:
     """How many paths are planned together at the most, instead of some thousand."""
-    monkeypatch.setattr(_many, "_AT_ONCE", 64)
+    monkeypatch.setattr(_incoming, "_AT_ONCE", 64)
     return 64
 
 
@@ -375,9 +376,10 @@ async def test_a_source_that_fails_undoes_everything(
         for path in paths():
             yield path
 
+    policy = Policy(rollback_timeout=PATIENCE)  # on a busy machine it outlasts a second
     async with assert_nothing_leaked(patience=PATIENCE):
         with pytest.raises(ZeroDivisionError):
-            await makedirs_many(paths_later() if asynchronous else paths())
+            await makedirs_many(paths_later() if asynchronous else paths(), policy=policy)
     assert tree(here) == []
 
 
@@ -457,7 +459,7 @@ async def test_where_one_stands_and_others_do_not_everything_is_as_one_by_one(
 async def test_how_many_work_depends_on_how_long_a_directory_takes(
     each: float | None, concurrency: int, width: int
 ) -> None:
-    order = _arguments.order_for(0o777, None, concurrency, None, exist_ok=True)
+    order = _arguments.order_for(0o777, None, concurrency, None, None, None, exist_ok=True)
     call = _many.ManyCall([], order, Policy())
     call._each = each
     assert call._width() == width

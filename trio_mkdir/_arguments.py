@@ -23,19 +23,29 @@ def order_for(
     parent_mode: int | None,
     concurrency: int,
     progress: Progress | None,
+    beneath: StrOrBytesPath | int | None,
+    wanted: Demands | None,
     *,
     exist_ok: bool,
 ) -> Order:
     """The checked arguments of a call for many paths."""
+    if wanted is not None and wanted.atomic:
+        raise NotImplementedError("many directories cannot be made with atomic=True")
     whole_positive.check("concurrency", concurrency)
     if progress is not None and not callable(progress):
         raise TypeError(f"progress must be callable or None, not {progress!r}")
+    try:
+        root = None if beneath is None else root_at(beneath, in_bytes=False)
+    except OSError as error:  # the working directory is gone
+        raise as_mkdir_error(error) from None
     return Order(
         mode=checked_mode("mode", mode),
         parent_mode=parent_mode_or_default(parent_mode),
         exist_ok=bool(exist_ok),
         concurrency=concurrency,
         progress=progress,
+        root=root,
+        demands=wanted,
     )
 
 

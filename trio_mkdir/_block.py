@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from ._entries import Holder
-    from ._many import Order, Paths
+    from ._incoming import Paths
+    from ._many import Order
     from ._paths import AnyPath, Target
     from ._policy import Policy
     from ._workers import Workers

@@ -12,10 +12,33 @@ from ._os import Opening
 from ._ownership import give
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ._demands import Demands
+    from ._os import Filesystem
     from ._paths import AnyPath, Target
     from ._transaction import Transaction
+    from ._undo_log import Item
     from ._walk import Program, Walk
+
+
+def check_able(wanted: Demands | None, filesystem: Filesystem) -> Demands | None:
+    """``wanted``, if something is to be finished; NotImplementedError if that cannot be done."""
+    if wanted is None or not (wanted.ownership or wanted.durable):
+        return None
+    if not isinstance(filesystem, Opening):
+        raise NotImplementedError(f"{filesystem!r} cannot open directories")
+    return wanted
+
+
+def finish(
+    wanted: Demands, made: Sequence[Item], target: Target, transaction: Transaction
+) -> Program:
+    """Do it to ``made``: what each is to be is known to ``target``."""
+    if wanted.ownership is not None:
+        yield from give(wanted.ownership, made, target, transaction)
+    if wanted.durable:
+        yield from sync(made, transaction)
 
 
 class Finish:
@@ -40,7 +63,4 @@ class Finish:
         """Make what is still missing, and finish it."""
         yield from self._walk.run()
         made = self._transaction.made_here()
-        if self._wanted.ownership is not None:
-            yield from give(self._wanted.ownership, made, self._target, self._transaction)
-        if self._wanted.durable:
-            yield from sync(made, self._transaction)
+        yield from finish(self._wanted, made, self._target, self._transaction)

@@ -67,6 +67,10 @@ class Whole(Protocol):
         """By whose worker threads something is made in ``directory``."""
         ...
 
+    def finish(self, only: Workers | None) -> Program:
+        """Do what is asked for to what was made, on one mount or on any, and is not finished."""
+        ...
+
     def gone(self) -> tuple[Mount, Mount] | None:
         """A mount that is not where it was, and the one that is there now."""
         ...
@@ -102,6 +106,7 @@ class Lane(Attempts):
         self._walk: Walk | None = None
         self._bundle: Bundle | None = None
         self._place: AnyPath = ""
+        self._finishing: Workers | None = None
         self.work = Sliced(self.run(), _nothing)
 
     @property
@@ -158,6 +163,12 @@ class Lane(Attempts):
         self.retries = None  # a call for many may take long; each piece of it is tried for itself
         self._go_to(bundle.todo[-1], bundle.workers)
         await self._do(lambda: self._make(seconds))
+
+    async def finish(self, directory: AnyPath, workers: Workers) -> None:
+        """Everything stands: see to what else is asked for on the mount of ``directory``."""
+        self._go_to(directory, workers)
+        self._finishing = workers
+        await self._do(self.run)
 
     async def settle(self) -> None:
         """Everything stands: tell the other calls, and see to it that it stays."""
@@ -236,7 +247,11 @@ class Lane(Attempts):
         return walk
 
     def run(self) -> Program:
-        """Go on with what was refused."""
+        """Go on with what was refused, and finish what is made."""
+        yield from self._go_on()
+        yield from self._call.finish(self._finishing)
+
+    def _go_on(self) -> Program:
         if self._walk is not None:
             yield from self._walk.run()
 
@@ -281,7 +296,7 @@ class Lane(Attempts):
                 if error.errno == errno.EEXIST:
                     bundle.is_flat = False  # the others may be there, too
                 self._refused(bundle, path, error)
-            elif bundle.stood and call.passes_over(path):
+            elif self._walk is None and bundle.stood and call.passes_over(path):
                 # So will this one: what is below tells, and if not, its walk makes it.
                 plan.reached(path, bundle)
                 continue
@@ -304,7 +319,7 @@ class Lane(Attempts):
                         yield "lstat", path
                         self._identify(item)
             if self._walk is not None:
-                yield from self.run()
+                yield from self._go_on()
                 self._walk = None
                 self._reached(path, bundle)
             if time.monotonic() >= until:

@@ -16,7 +16,8 @@ from ._registry import registry
 
 if TYPE_CHECKING:
     from ._events import PendingRollback, Report
-    from ._many import Paths, Progress
+    from ._incoming import Paths
+    from ._many import Progress
     from ._paths import StrOrBytesPath
 
 DEFAULT_POLICY: Final = Policy()
@@ -151,6 +152,14 @@ async def makedirs_many(
     concurrency: int = 32,
     progress: Progress | None = None,
     policy: Policy = DEFAULT_POLICY,
+    beneath: StrOrBytesPath | int | None = None,
+    atomic: bool = False,
+    durable: bool = False,
+    exact_mode: bool = False,
+    owner: int | str | None = None,
+    group: int | str | None = None,
+    like: StrOrBytesPath | None = None,
+    on_mount: StrOrBytesPath | None = None,
 ) -> Report:
     """Make many directories and whatever is missing above them, or nothing at all.
 
@@ -171,19 +180,41 @@ async def makedirs_many(
       progress: Called in trio's thread with how many of ``paths`` stand, and how many there are or
           None, at most every 50 ms and once at the end. What it raises ends the call.
       policy: As for `makedirs`; its retries are those of each piece of work in a thread.
+      beneath: As for `makedirs`: every path is relative to it, and none leads out.
+      atomic: Not for many paths yet.
+      durable: As for `makedirs`.
+      exact_mode: Whether the directories in ``paths`` have precisely ``mode``, whatever the umask.
+      owner: As for `makedirs`. Until everything stands, what is made is closed to everybody else
+          where a new owner, group, mode or template is asked for.
+      group: As for `makedirs`.
+      like: As for `makedirs`.
+      on_mount: As for `makedirs`: every path has to lie there.
 
     Returns:
       What was made, relied on and tried again; its ``path`` is empty.
 
     Raises:
-      MkdirError, StepTimeout, MountStalled, ValueError, TypeError: As `makedirs`; the first
-          failure ends everything, and everything is undone, as it is when reading ``paths`` fails.
+      MkdirError, StepTimeout, MountStalled, EscapeError, ValueError, TypeError: As `makedirs`; the
+          first failure ends everything, and everything is undone, as it is when reading ``paths``
+          fails.
+      NotImplementedError: The platform cannot do it; nothing was made.
 
     **Cancellation handling**: That of `makedirs`. To undo many directories takes about as long as
     to make them; what is not undone within ``policy.rollback_timeout`` is undone without the call.
     """
     try:
-        order = order_for(mode, parent_mode, concurrency, progress, exist_ok=exist_ok)
+        wanted = demands(
+            atomic=atomic,
+            durable=durable,
+            exact_mode=exact_mode,
+            owner=owner,
+            group=group,
+            like=like,
+            on_mount=on_mount,
+        )
+        order = order_for(
+            mode, parent_mode, concurrency, progress, beneath, wanted, exist_ok=exist_ok
+        )
         call = ManyCall(paths, order, checked_policy(policy))
     except Exception:
         await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins

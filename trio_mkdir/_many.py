@@ -5,16 +5,21 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import AsyncIterable, Sized
+from collections.abc import Sized
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 import trio
 
-from ._errors import MkdirError, as_mkdir_error, explain
+from ._beneath import confine
+from ._errors import MkdirError, explain
 from ._events import Recorder
+from ._finish import check_able, finish
+from ._incoming import Incoming
 from ._lane import Lane
-from ._paths import Target, absolute, checked, is_dot, parent_of, working_directory
+from ._on_mount import check_on_mount, leads_to
+from ._paths import Target, parent_of
 from ._plan import Plan
 from ._registry import registry
 from ._rollback import Rollback
@@ -23,24 +28,27 @@ from ._util import ungrouped
 from ._visit import SLICE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from ._demands import Demands
     from ._entries import Holder
     from ._events import Report
+    from ._incoming import Paths
     from ._mounts import Mount
-    from ._paths import AnyPath, StrOrBytesPath
+    from ._paths import AnyPath, Root
     from ._plan import Bundle
     from ._policy import Policy
+    from ._undo_log import Item
+    from ._walk import Program
     from ._workers import Workers
 
-    Paths: TypeAlias = Iterable[StrOrBytesPath] | AsyncIterable[StrOrBytesPath]
     Progress: TypeAlias = Callable[[int, int | None], object]
 
-_AT_ONCE: Final = 8192
-"""How many paths are planned together at the most: a plan needs no more memory than that."""
 _PATIENCE: Final = 0.050
-"""Seconds after which no more is waited for once another path has come; and between two reports of
-progress."""
+"""Seconds between two reports of progress."""
+_ALL: Final = 0o7777
+_CLOSED: Final = 0o700
+"""Of its mode, what a directory is made with that becomes somebody else's or is opened later."""
 _FIRST_SLICE: Final = 0.001
 """Seconds after which the first task looks how fast the filesystem is."""
 _SLOW: Final = 0.0005
@@ -60,6 +68,10 @@ class Order:
     exist_ok: bool
     concurrency: int
     progress: Progress | None
+    root: Root | None = None
+    """What the paths are relative to, and must not lead out of; None for the working directory."""
+    demands: Demands | None = None
+    """What else is asked for; None for nothing."""
 
 
 class ManyCall:
@@ -72,13 +84,24 @@ class ManyCall:
         self._total = len(paths) if isinstance(paths, Sized) else None
         self._order = order
         self.policy = policy
-        self.filesystem = filesystem = policy.filesystem or registry.operating_system
         self.recorder = Recorder(policy.observers)
         self.plan = plan = Plan(self.workers_in)
-        self._paths = _Incoming(paths, plan.take_for_granted)
+        self._paths = Incoming(paths, plan, order.root)
+        self.filesystem = filesystem = policy.filesystem or registry.operating_system
+        confined = None
+        if order.root is not None:
+            self.filesystem = filesystem = confined = confine(filesystem, order.root)
         self.transaction = Transaction(
             registry, None, filesystem, self.recorder, policy, plan.paths, outer
         )
+        if confined is not None:
+            self.transaction.stay_in(confined)
+        self._wanted = wanted = order.demands
+        self._on_mount = None if wanted is None else wanted.on_mount
+        made_with = _ALL if wanted is None or wanted.ownership is None else _CLOSED
+        self._mode, self._parent_mode = order.mode & made_with, order.parent_mode & made_with
+        self._finishes = check_able(wanted, filesystem)
+        self._finished: set[Item] = set()
         self.provisional = bool(outer)
         """Whether what it made is not final when it succeeds."""
         self.mounts: dict[Workers, AnyPath] = {}
@@ -103,9 +126,12 @@ class ManyCall:
         try:
             await trio.lowlevel.checkpoint()
             while paths := await self._paths.some():
-                self.plan.add(paths, again=self._counts_as_not_made)
-                await self._carry_out()
+                self._check_mounts(paths)
+                for plan in self._plans(paths):
+                    plan()
+                    await self._carry_out()
             await self._settle()
+            self._check_mounts(self.mounts.values(), but_above=True)
             self._tell_progress(at_once=True)
             report = self.report()
             self._succeed()
@@ -131,7 +157,10 @@ class ManyCall:
         return self._paths.given.get(path, path)
 
     def target(self, path: AnyPath) -> Target:
-        """``path`` alone."""
+        """``path`` alone, as it is to be made."""
+        return self._target(path, self.mode)
+
+    def _target(self, path: AnyPath, modes: Callable[[AnyPath], int]) -> Target:
         return _OneOfMany(
             self.as_given(path),
             path,
@@ -140,11 +169,16 @@ class ManyCall:
             self._order.exist_ok or not self.plan.is_wanted(path),
             parents=True,
             added=self._paths.added_to(path),
-            modes=self.mode,
+            root=self._order.root,
+            plan=self.plan,
+            modes=modes,
         )
 
     def mode(self, path: AnyPath) -> int:
-        """That of ``path``."""
+        """What to make ``path`` with."""
+        return self._mode if self.plan.is_wanted(path) else self._parent_mode
+
+    def _final_mode(self, path: AnyPath) -> int:
         return self._order.mode if self.plan.is_wanted(path) else self._order.parent_mode
 
     def passes_over(self, path: AnyPath) -> bool:
@@ -155,13 +189,40 @@ class ManyCall:
     def _counts_as_not_made(self, path: AnyPath) -> bool:
         return not self._order.exist_ok and path not in self.mine
 
+    def _plans(self, paths: list[AnyPath]) -> Iterator[Callable[[], None]]:
+        """How ``paths`` are planned, one after the other: each when those before it stand."""
+        winding = self._paths.winding
+        if winding.isdisjoint(paths):
+            yield partial(self.plan.add, paths, again=self._counts_as_not_made)
+            return
+
+        def where(path: AnyPath) -> Workers | None:
+            return self.workers_in(parent_of(path) or path) if path in winding else None
+
+        for workers, some in itertools.groupby(paths, where):
+            together = list(some)
+            if workers is None:
+                yield partial(self.plan.add, together, again=self._counts_as_not_made)
+            else:
+                yield partial(self.plan.add_one_by_one, together, workers)
+
     # Where it is
 
     def workers_in(self, directory: AnyPath) -> Workers:
         """By whose worker threads something is made in ``directory``."""
+        if self._on_mount is not None:
+            self._check_mounts([directory], but_above=True)
         workers = registry.workers.on(self.filesystem.mount(directory))
         self.mounts.setdefault(workers, directory)
         return workers
+
+    def _check_mounts(self, paths: Iterable[AnyPath], *, but_above: bool = False) -> None:
+        """Whether ``paths`` lie where they have to lie, but for those on the way to the mount."""
+        point = self._on_mount
+        if point is not None:
+            for path in paths:
+                if not (but_above and leads_to(path, point)):
+                    check_on_mount(point, self.filesystem.mount(path), self.as_given(path))
 
     def gone(self) -> tuple[Mount, Mount] | None:
         """A mount that is not where it was, and the one that is there now."""
@@ -245,9 +306,29 @@ class ManyCall:
         return lane
 
     async def _settle(self) -> None:  # noqa: ASYNC910 - its visits are
+        if self._finishes:
+            for workers, directory in [*self.mounts.items()]:
+                await self._new_lane().finish(directory, workers)
         alone = registry.tree.alone(self.transaction.holder)
         if self.mounts and (self.provisional or not alone):
             await self._new_lane().settle()
+
+    def finish(self, only: Workers | None) -> Program:
+        """Do what is asked for to what was made, on one mount or on any, and is not finished."""
+        wanted = self._finishes
+        if wanted is None:
+            return
+        made = [
+            item
+            for item in self.transaction.made_here()
+            if only in {None, item.workers} and item not in self._finished
+        ]
+        # Of one that had vanished and was made again, the last one stands.
+        standing = {item.path: item for item in made}
+        if standing:
+            target = self._target("", self._final_mode)
+            yield from finish(wanted, [*standing.values()], target, self.transaction)
+            self._finished.update(made)
 
     def _tell_progress(self, *, at_once: bool = False) -> None:
         now = trio.current_time()
@@ -285,91 +366,17 @@ def _processors() -> int:
     return os.cpu_count() or 1  # pragma: no cover - not Linux
 
 
-class _Incoming:
-    """The paths, checked and absolute, as many at once as are there."""
-
-    def __init__(self, paths: Paths, take_for_granted: Callable[[AnyPath], object]) -> None:
-        if isinstance(paths, (str, bytes, os.PathLike)):
-            raise TypeError(f"paths must be an iterable of paths, not the path {paths!r}")
-        self._later: AsyncIterator[StrOrBytesPath] | None = None
-        self._now: Iterator[StrOrBytesPath] = iter(())
-        if isinstance(paths, AsyncIterable):
-            self._later = aiter(paths)
-        else:
-            self._now = iter(paths)
-        self._take_for_granted = take_for_granted
-        self._here: dict[type, AnyPath] = {}
-        self.given: dict[AnyPath, AnyPath] = {}
-        """Those that are not as the caller wrote them, as he did."""
-
-    def added_to(self, path: AnyPath) -> int:
-        """How much of ``path`` is the working directory that the caller did not write."""
-        given = self.given.get(path, path)
-        if given[:1] in ("/", b"/", "", b""):
-            return 0
-        return len(absolute(given, self._here[type(given)])) - len(given)
-
-    async def some(self) -> list[AnyPath]:
-        """Some more; none if there are no more. A checkpoint."""
-        found = [
-            path
-            # By far the most are whole already; to ask here costs half as much as to call.
-            if type(path) is str
-            and path[:1] == "/"
-            and path[-1] not in "./"
-            and "\0" not in path
-            and path.isascii()
-            else self._full(path)
-            for path in itertools.islice(self._now, _AT_ONCE)
-        ]
-        until = trio.current_time() + _PATIENCE
-        while self._later is not None and len(found) < _AT_ONCE:
-            try:
-                path = await anext(self._later)
-            except StopAsyncIteration:
-                self._later = None
-                break
-            found.append(self._full(path))
-            if trio.current_time() >= until:
-                break
-        await trio.lowlevel.checkpoint()
-        return found
-
-    def _full(self, path: StrOrBytesPath) -> AnyPath:
-        given, is_full = checked(path)
-        full = given
-        if not is_full:
-            full = absolute(given, self._working_directory(given))
-            added = len(full) - len(given)
-            above: AnyPath | None = full
-            while above is not None and len(above) > added and above not in self.given:
-                self.given[above] = above[added:]
-                above = parent_of(above)
-        while is_dot(full):  # as os.makedirs has it: "new/." is there as soon as "new" is
-            full = parent_of(full) or "/"
-        plain = full.rstrip("/") if isinstance(full, str) else full.rstrip(b"/")
-        if plain and plain != full:  # one directory has one name here, with or without the slash
-            full, shown = plain, self.given.get(full, full)
-            self.given[full] = shown
-        return full
-
-    def _working_directory(self, path: AnyPath) -> AnyPath:
-        here = self._here.get(type(path))
-        if here is None:
-            try:
-                here = self._here[type(path)] = working_directory(path)
-            except OSError as error:
-                raise as_mkdir_error(error) from None
-            self._take_for_granted(here)  # it is never made, also not when it has vanished
-        return here
-
-
 @attrs.define(eq=False)
 class _OneOfMany(Target):
     """One of them; what is above it may have been asked for, too."""
 
+    plan: Plan = attrs.field(kw_only=True)
     modes: Callable[[AnyPath], int] = attrs.field(kw_only=True)
 
     def mode_of(self, path: AnyPath) -> int:
-        """What to make ``path`` with."""
+        """What ``path`` is to have."""
         return self.modes(path)
+
+    def is_leaf(self, path: AnyPath) -> bool:
+        """Whether ``path`` was asked for itself, and is not only on the way."""
+        return self.plan.is_wanted(path)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from ._errors import RollbackError
     from ._events import Report
-    from ._many import Paths, Progress
+    from ._incoming import Paths
+    from ._many import Progress
     from ._paths import StrOrBytesPath, Target
     from ._policy import Policy
 
@@ -160,11 +161,30 @@ class RollbackNursery:
         parent_mode: int | None = None,
         concurrency: int = 32,
         progress: Progress | None = None,
+        beneath: StrOrBytesPath | int | None = None,
+        atomic: bool = False,
+        durable: bool = False,
+        exact_mode: bool = False,
+        owner: int | str | None = None,
+        group: int | str | None = None,
+        like: StrOrBytesPath | None = None,
+        on_mount: StrOrBytesPath | None = None,
     ) -> Report:
         """`trio_mkdir.makedirs_many`, provisional until the block ends well; see `makedirs`."""
         try:
             self._block.check_open()
-            order = order_for(mode, parent_mode, concurrency, progress, exist_ok=exist_ok)
+            wanted = demands(
+                atomic=atomic,
+                durable=durable,
+                exact_mode=exact_mode,
+                owner=owner,
+                group=group,
+                like=like,
+                on_mount=on_mount,
+            )
+            order = order_for(
+                mode, parent_mode, concurrency, progress, beneath, wanted, exist_ok=exist_ok
+            )
             call = NurseryManyCall(paths, order, self._block)
         except Exception:
             await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins

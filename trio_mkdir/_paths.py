@@ -60,6 +60,10 @@ class Target:
         """What to make ``path`` with, one of `prefixes`."""
         return self.mode if path is self.path else self.parent_mode
 
+    def is_leaf(self, path: AnyPath) -> bool:
+        """Whether ``path`` was asked for itself, and is not only on the way."""
+        return path == self.path
+
     def parent(self, path: AnyPath) -> AnyPath | None:
         """The directory to make before ``path``; None above what the caller named."""
         parent = parent_of(path)
@@ -119,14 +123,19 @@ def target_beneath(
     parents: bool,
 ) -> Target:
     """The same for a path that is relative to ``root``; an OSError, too, if it is absolute."""
+    given, full = beneath(root.text, path)
+    asked = target(full, mode=mode, parent_mode=parent_mode, exist_ok=exist_ok, parents=parents)
+    return attrs.evolve(asked, given=given, added=len(full) - len(given), root=root)
+
+
+def beneath(root: AnyPath, path: StrOrBytesPath) -> tuple[AnyPath, AnyPath]:
+    """``path`` as text, and the same from ``root`` on; raises as `target_beneath` does."""
     given, is_full = checked(path)
     if given and is_full:
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), given)
-    if given and not root.text:
-        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), root.text)
-    full = absolute(given, root.text) if given else given
-    asked = target(full, mode=mode, parent_mode=parent_mode, exist_ok=exist_ok, parents=parents)
-    return attrs.evolve(asked, given=given, added=len(full) - len(given), root=root)
+    if given and not root:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), root)
+    return given, absolute(given, root) if given else given
 
 
 def checked(path: StrOrBytesPath) -> tuple[AnyPath, bool]:
@@ -205,6 +214,13 @@ def without_slashes(path: AnyPath) -> AnyPath:
 
 def _is_dot_dot(path: AnyPath) -> bool:
     return os.path.basename(without_slashes(path)) in {"..", b".."}
+
+
+def winds(path: AnyPath) -> bool:
+    """Whether there is a ``..`` in ``path``."""
+    if isinstance(path, str):
+        return ".." in path and ".." in path.split("/")
+    return b".." in path and b".." in path.split(b"/")
 
 
 def is_dot(path: AnyPath) -> bool:

@@ -59,6 +59,7 @@ class Plan:
         self._ready: dict[Workers, list[tuple[int, int, Bundle]]] = {}
         self._serial = itertools.count()
         self._unfinished = 0
+        self._outside: set[AnyPath] = set()
         self.done = 0
         """How many of the paths that were asked for stand."""
 
@@ -70,6 +71,37 @@ class Plan:
         while above is not None and above not in self._known:
             self._known[above] = 0
             above = parent_of(above)
+
+    def begin_at(self, root: AnyPath) -> None:
+        """``root`` stands, and nobody asks for what is above it."""
+        self.take_for_granted(root)
+        above = parent_of(root)
+        while above is not None:
+            self._outside.add(above)
+            above = parent_of(above)
+
+    def add_one_by_one(self, paths: Iterable[AnyPath], workers: Workers) -> None:
+        """More ``paths``, when all before stand: in this order, and of each only itself.
+
+        What is missing above them is for a walk to make. They are all on the mount of ``workers``.
+        """
+        known, wanted = self._known, self._wanted
+        self._turn += 1
+        self._bundles = {}
+        todo: list[AnyPath] = []
+        for path in paths:
+            if path in wanted:
+                self.done += 1
+                continue
+            wanted.add(path)
+            todo.insert(0, path)
+            above: AnyPath | None = path
+            while above is not None and above not in known:
+                known[above] = self._turn
+                above = parent_of(above)
+        if todo:
+            self._unfinished = 1
+            self.put_back(Bundle(todo, len(todo), workers=workers))
 
     def add(self, paths: Iterable[AnyPath], *, again: Callable[[AnyPath], bool]) -> None:
         """More ``paths``, when all that were added before stand.
@@ -211,4 +243,4 @@ class Plan:
             while path is not None and path not in above:
                 above |= {path, os.fsencode(path)}
                 path = parent_of(path)
-        return sorted(self._known.keys() - above, key=len, reverse=True)
+        return sorted(self._known.keys() - above - self._outside, key=len, reverse=True)

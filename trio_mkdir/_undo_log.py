@@ -401,7 +401,8 @@ def _spelling(path: AnyPath) -> str:
 
 
 def _at_or_above(path: AnyPath) -> Iterator[AnyPath]:
-    above: AnyPath | None = _spelling(path)
+    # Also what the text goes through before a `..`: without it the path would lead nowhere.
+    above: AnyPath | None = path
     while above is not None:
-        yield above
+        yield _spelling(above)
         above = parent_of(above)

@@ -74,6 +74,7 @@ async def check_makedirs_many(names: AsyncIterator[str]) -> None:
     await trio_mkdir.makedirs_many(names, 0o700, exist_ok=False, parent_mode=0o755)
     await trio_mkdir.makedirs_many(iter(["a"]), concurrency=4, progress=print, policy=Policy())
 
+    await trio_mkdir.makedirs_many(["a"], beneath=3, durable=True, owner="www", on_mount=b"/mnt")
     await trio_mkdir.makedirs_many(["a"], 0o700, True)  # type: ignore[call-arg]
     await trio_mkdir.makedirs_many(3)  # type: ignore[arg-type]
 
@@ -94,6 +95,7 @@ async def check_rollback_nursery(policy: Policy) -> None:
         await nursery.makedirs("a/b", beneath="root")
         await nursery.mkdir("a", beneath=3)
         assert_type(await nursery.makedirs_many(["a/d", b"a/e"], exist_ok=False), Report)
+        await nursery.makedirs_many(["f"], beneath=Path("/srv"), exact_mode=True, like="/srv")
         nursery.start_soon(nursery.makedirs, "a/c")
         nursery.push_undo(print, "a synchronous one")
         nursery.push_undo(trio_mkdir.wait_settled)

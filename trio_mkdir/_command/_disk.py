@@ -8,8 +8,38 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 
 from . import _modes
+
+TYPE_CHECKING = False  # type checkers know the name; importing typing for it would cost time
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class Corrections:
+    """``correct(path, *args)`` for one path after the other, as many in one go as time allows."""
+
+    def __init__(self, correct: Callable[..., object], paths: Iterable[str], *args: object) -> None:
+        self._correct = correct
+        self._args = args
+        self._rest = iter(paths)
+        self.path = ""
+        """The one that it is at."""
+        self.given_up = False
+        """Whether nobody wants the others any more."""
+
+    def go_on(self, seconds: float) -> bool:
+        """Correct some more; whether that were all."""
+        until = time.monotonic() + seconds
+        for path in self._rest:
+            if self.given_up:
+                break
+            self.path = path
+            self._correct(path, *self._args)
+            if time.monotonic() >= until:
+                return False
+        return True
 
 
 def correct_mode(path: str, mode: int, explicit: int) -> None:

@@ -29,9 +29,12 @@ class CannotRead(OSError):
 
 
 async def names(  # noqa: ASYNC900, ASYNC911 - closed by who reads it, which makes a directory
-    source: str, *, null: bool
+    source: str, *, null: bool, note: Callable[[str], object]
 ) -> AsyncGenerator[str, None]:
-    """Each name in ``source``, ``-`` for standard input; one a line, or ended by ``null`` bytes."""
+    """Each name in ``source``, ``-`` for standard input; one a line, or ended by ``null`` bytes.
+
+    ``note`` is told of each.
+    """
     import trio
 
     async def call(fn: Callable[..., object], *args: object, doing: str) -> object:
@@ -50,9 +53,11 @@ async def names(  # noqa: ASYNC900, ASYNC911 - closed by who reads it, which mak
             assert isinstance(piece, bytes)  # noqa: S101 - for the type checker
             *whole, rest = (rest + piece).split(end)
             for name in whole:
-                yield _checked(name, source)  # noqa: ASYNC911
+                note(path := _checked(name, source))
+                yield path  # noqa: ASYNC911
         if rest:
-            yield _checked(rest, source)  # noqa: ASYNC911
+            note(path := _checked(rest, source))
+            yield path  # noqa: ASYNC911
     finally:
         if descriptor:
             os.close(descriptor)
@@ -62,6 +67,13 @@ def _checked(name: bytes, source: str) -> str:
     if b"\0" in name:
         raise CannotRead(errno.EINVAL, _NULL, source, "use")
     return os.fsdecode(name)
+
+
+def plain(name: str) -> str:
+    """One for all names of a new directory that differ in slashes and dots at the end only."""
+    while len(name) > 1 and name.endswith(("/", "/.")):
+        name = name[:-1]
+    return name
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from ._quoting import quote
 TYPE_CHECKING = False  # type checkers know the name; importing typing for it would cost time
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
 
 
 class UsageError(Exception):
@@ -40,6 +41,10 @@ class Options(argparse.Namespace):
     help: bool
     version: bool
     operands: list[str]
+
+    def keywords(self) -> dict[str, Any]:
+        """Those that `mkdir`, `makedirs` and `makedirs_many` take alike, as their keywords."""
+        return {"beneath": self.beneath}
 
 
 def _declare(parser: argparse.ArgumentParser) -> list[argparse.Action]:

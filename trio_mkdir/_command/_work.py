@@ -12,9 +12,9 @@ import os
 import signal
 import sys
 
-from ._disk import correct_mode, correct_mode_beneath, obstacle
+from ._disk import Corrections, correct_mode, correct_mode_beneath, obstacle
 from ._front import SIGNALLED
-from ._listed import CannotRead, names, shown
+from ._listed import CannotRead, names, plain, shown
 from ._quoting import quote, quote_for_shell
 from ._voice import FAILED
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ._voice import Voice
 
 TIMED_OUT = 124  # as timeout(1)
+SLICE = 0.1  # seconds after which a thread that sets modes lets us have a say
 SILENCE = "the filesystem does not answer"  # the text of ETIMEDOUT would be an answer
 _MAY_BE_ABOVE = {
     errno.ENOENT,
@@ -106,6 +107,7 @@ class _Maker:
         self._policy = _policy(options)
         self._operand: str | None = None  # the one in progress
         self._nursery: RollbackNursery  # its own
+        self._named: set[str] = set()  # what a file names, if modes are to be set
         self.status = 0
         self.done = False
 
@@ -131,42 +133,67 @@ class _Maker:
             async with open_rollback_nursery(policy=self._policy) as self._nursery:
                 try:
                     report = await self._mkdir(operand)
-                    if self._plan.final is not None and operand in report.created:
-                        await self._set_mode(operand, *self._plan.final)
+                    if self._plan.final is not None:
+                        await self._set_modes(self._asked_for(report), *self._plan.final)
                 except OSError as error:
                     failure = error
                     self._nursery.cancel_scope.cancel()
         return failure
 
     async def _mkdir(self, operand: str) -> Report:
-        plan, nursery, beneath = self._plan, self._nursery, self._options.beneath
-        if self._options.source is not None:
+        plan, nursery, options = self._plan, self._nursery, self._options
+        if options.source is not None:
+            listed = names(operand, null=options.null, note=self._note)
             with shown() as progress:
-                async with contextlib.aclosing(names(operand, null=self._options.null)) as listed:
+                async with contextlib.aclosing(listed):
                     return await nursery.makedirs_many(
-                        listed, plan.mode, parent_mode=plan.parent_mode, progress=progress
+                        listed,
+                        plan.mode,
+                        parent_mode=plan.parent_mode,
+                        progress=progress,
+                        **options.keywords(),
                     )
-        if not self._options.parents:
-            return await nursery.mkdir(operand, plan.mode, beneath=beneath)
+        if not options.parents:
+            return await nursery.mkdir(operand, plan.mode, **options.keywords())
         return await nursery.makedirs(
-            operand, plan.mode, exist_ok=True, parent_mode=plan.parent_mode, beneath=beneath
+            operand,
+            plan.mode,
+            exist_ok=True,
+            parent_mode=plan.parent_mode,
+            **options.keywords(),
         )
 
-    async def _set_mode(self, operand: str, mode: int, explicit: int) -> None:
+    def _note(self, name: str) -> None:
+        if self._plan.final is not None:
+            self._named.add(plain(name))
+
+    def _asked_for(self, report: Report) -> list[str]:
+        """What was created and not only on the way, the deepest first."""
+        created = [os.fsdecode(path) for path in reversed(report.created)]
+        if self._options.source is None:
+            return [path for path in created if path == self._operand]
+        return [path for path in created if plain(path) in self._named]
+
+    async def _set_modes(self, paths: list[str], mode: int, explicit: int) -> None:  # noqa: ASYNC910 - there may be none
         import trio
 
         correct = correct_mode
         if self._options.beneath is not None:
             correct = functools.partial(correct_mode_beneath, self._options.beneath)
+        corrections = Corrections(correct, paths, mode, explicit)
+        done = not paths
         try:
-            with trio.fail_after(self._options.step_timeout):
-                await trio.to_thread.run_sync(
-                    correct, operand, mode, explicit, abandon_on_cancel=True
-                )
+            while not done:
+                with trio.fail_after(SLICE + self._options.step_timeout):
+                    done = await trio.to_thread.run_sync(
+                        corrections.go_on, SLICE, abandon_on_cancel=True
+                    )
         except trio.TooSlowError:
-            raise CannotSetMode(errno.ETIMEDOUT, SILENCE, operand) from None
+            raise CannotSetMode(errno.ETIMEDOUT, SILENCE, corrections.path) from None
         except OSError as error:
-            raise CannotSetMode(error.errno, error.strerror, operand) from None
+            raise CannotSetMode(error.errno, error.strerror, corrections.path) from None
+        finally:
+            corrections.given_up = True
 
     async def _tell_failure(self, operand: str, error: OSError) -> None:
         self._voice.complain(await self._sentence(error))

@@ -1,0 +1,155 @@
+"""The paths of a call for many: checked and absolute, as many at once as are there."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
+
+from ._errors import as_mkdir_error
+from ._paths import absolute, beneath, checked, is_dot, parent_of, winds, working_directory
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator
+
+    from ._paths import AnyPath, Root, StrOrBytesPath
+    from ._plan import Plan
+
+    Paths: TypeAlias = Iterable[StrOrBytesPath] | AsyncIterable[StrOrBytesPath]
+
+_AT_ONCE: Final = 8192
+"""How many paths are planned together at the most: a plan needs no more memory than that."""
+_PATIENCE: Final = 0.050
+"""Seconds after which no more is waited for once another path has come."""
+
+
+class Incoming:
+    """The paths that a call for many was given, in order.
+
+    Those with a ``..`` in them are different beneath a ``root``: what is missing before a ``..`` is
+    not made there, so what they lead to depends on what stands when it is their turn.
+    """
+
+    def __init__(self, paths: Paths, plan: Plan, root: Root | None) -> None:
+        if isinstance(paths, (str, bytes, os.PathLike)):
+            raise TypeError(f"paths must be an iterable of paths, not the path {paths!r}")
+        self._later: AsyncIterator[StrOrBytesPath] | None = None
+        self._now: Iterator[StrOrBytesPath] = iter(())
+        if isinstance(paths, AsyncIterable):
+            self._later = aiter(paths)
+        else:
+            self._now = iter(paths)
+        self._plan = plan
+        self._root = root
+        self._here: dict[type, AnyPath] = {}
+        """What relative paths are relative to."""
+        self.winding: set[AnyPath] = set()
+        """Those with a ``..`` in them, beneath a root."""
+        self.given: dict[AnyPath, AnyPath] = {}
+        """Those that are not as the caller wrote them, as he did."""
+
+    def added_to(self, path: AnyPath) -> int:
+        """How much of ``path`` is what it is relative to, that the caller did not write."""
+        if self._root is not None:
+            return len(absolute(path[:0], self._here[type(path)])) if path else 0
+        given = self.given.get(path, path)
+        if given[:1] in ("/", b"/", "", b""):
+            return 0
+        return len(absolute(given, self._here[type(given)])) - len(given)
+
+    async def some(self) -> list[AnyPath]:
+        """Some more; none if there are no more. A checkpoint."""
+        found = self._all(itertools.islice(self._now, _AT_ONCE))
+        until = trio.current_time() + _PATIENCE
+        while self._later is not None and len(found) < _AT_ONCE:
+            try:
+                path = await anext(self._later)
+            except StopAsyncIteration:
+                self._later = None
+                break
+            found += self._all([path])
+            if trio.current_time() >= until:
+                break
+        await trio.lowlevel.checkpoint()
+        return found
+
+    def _all(self, paths: Iterable[StrOrBytesPath]) -> list[AnyPath]:
+        if self._root is not None:
+            return [self._inside(path) for path in paths]
+        return [
+            path
+            # By far the most are whole already; to ask here costs half as much as to call.
+            if type(path) is str
+            and path[:1] == "/"
+            and path[-1] not in "./"
+            and "\0" not in path
+            and path.isascii()
+            else self._anywhere(path)
+            for path in paths
+        ]
+
+    def _anywhere(self, path: StrOrBytesPath) -> AnyPath:
+        given, is_full = checked(path)
+        if is_full:
+            return self._named_once(given, given[:1])
+        here = self._working_directory(given)
+        full = absolute(given, here)
+        self._keep(given, full)
+        return self._named_once(full, given[:0])
+
+    def _inside(self, path: StrOrBytesPath) -> AnyPath:
+        root = self._text_of_root(path)
+        try:
+            given, full = beneath(root, path)
+        except OSError as error:
+            raise as_mkdir_error(error) from None
+        if not given:
+            return given
+        self._keep(given, full)
+        if winds(given):
+            self.winding.add(full)
+            return full  # as it is: nobody can tell without a look what it leads to
+        return self._named_once(full, root)
+
+    def _keep(self, given: AnyPath, full: AnyPath) -> None:
+        added = len(full) - len(given)
+        above: AnyPath | None = full
+        while above is not None and len(above) > added and above not in self.given:
+            self.given[above] = above[added:]
+            above = parent_of(above)
+
+    def _named_once(self, full: AnyPath, top: AnyPath) -> AnyPath:
+        """One directory has one name here, with or without slashes and dots at the end."""
+        while len(full) > len(top) and is_dot(full):
+            # As os.makedirs has it: "new/." is there as soon as "new" is.
+            full = parent_of(full) or top
+        plain = full.rstrip("/") if isinstance(full, str) else full.rstrip(b"/")
+        if plain and plain != full:
+            full, shown = plain, self.given.get(full, full)
+            self.given[full] = shown
+        return full
+
+    def _working_directory(self, path: AnyPath) -> AnyPath:
+        here = self._here.get(type(path))
+        if here is None:
+            try:
+                here = self._here[type(path)] = working_directory(path)
+            except OSError as error:
+                raise as_mkdir_error(error) from None
+            self._plan.take_for_granted(here)  # it is never made, also not when it has vanished
+        return here
+
+    def _text_of_root(self, path: StrOrBytesPath) -> AnyPath:
+        assert self._root is not None  # noqa: S101 - for the type checker
+        in_bytes = isinstance(os.fspath(path), bytes)
+        kind = bytes if in_bytes else str
+        root = self._here.get(kind)
+        if root is None:
+            text = self._root.text
+            root = self._here[kind] = os.fsencode(text) if in_bytes else os.fsdecode(text)
+            if root:
+                self._plan.begin_at(root)
+        return root
