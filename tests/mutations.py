@@ -256,12 +256,6 @@ MUTATIONS = [
         "while todo and now < until and (path := todo[-1]):",
     ),
     Mutation(
-        "many: what a walk has begun with is passed over",
-        "_lane.py",
-        "            elif self._walk is None and bundle.stood and call.passes_over(path):\n",
-        "            elif bundle.stood and call.passes_over(path):\n",
-    ),
-    Mutation(
         "many: the directories of others are not held",
         "_many.py",
         "        if self.mounts and (self.provisional or not alone):\n",
