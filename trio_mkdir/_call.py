@@ -14,6 +14,7 @@ from ._errors import MkdirError, explain
 from ._events import Report, listening
 from ._first_visit import FirstVisit
 from ._handshake import Phase
+from ._on_mount import after, before
 from ._registry import registry
 from ._rollback import Rollback
 from ._visit import Visit
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 class Call(FirstVisit, Attempts):
     """Makes one target: it is its own first visit to a thread. ``make`` it once."""
 
+    on_mount: AnyPath | None = None
+    """The mount point of the mount that it has to stay on."""
+
     def __init__(self, target: Target, policy: Policy, outer: tuple[Holder, ...] = ()) -> None:
         self._began = trio.current_time()
         filesystem = policy.filesystem or registry.operating_system
@@ -41,7 +45,10 @@ class Call(FirstVisit, Attempts):
             self.transaction.stay_in(confined)
         elaborate = outer or target.demands or filesystem.turn is not None
         if elaborate or listening(policy.observers):
-            _ = self.transaction  # it is needed in any case
+            transaction = self.transaction  # it is needed in any case
+            if target.demands is not None:
+                transaction.durable = target.demands.durable
+                self.on_mount = target.demands.on_mount
 
     @trio.lowlevel.enable_ki_protection
     async def make(self) -> Report:
@@ -52,6 +59,8 @@ class Call(FirstVisit, Attempts):
         visit: Visit = self
         registry.tree.begin(self)
         try:
+            if self.on_mount is not None:
+                await self._check_on_mount(self.on_mount)
             while True:
                 try:
                     if await self.step(visit):
@@ -61,6 +70,8 @@ class Call(FirstVisit, Attempts):
                 except BeingRemoved as removal:
                     await self.wait_removed(removal)
                 visit = self.another(self.rest())
+            if self.on_mount is not None:
+                self._check_still_on_mount(self.on_mount)
             if self.troubled:
                 self.check_mount(Failed(errno.ENODEV, self.target.path))
             report = self._report()
@@ -79,6 +90,18 @@ class Call(FirstVisit, Attempts):
     def _fail(self, failure: BaseException) -> None:
         if isinstance(failure, MkdirError):
             explain(failure, self._report())
+
+    async def _check_on_mount(self, point: AnyPath) -> None:
+        error = before(point, self.mount, self.target.given)
+        if error is not None:
+            await trio.lowlevel.checkpoint()
+            raise error
+
+    def _check_still_on_mount(self, point: AnyPath) -> None:
+        there = self.filesystem.mount(self.target.path)
+        error = after(point, there, self.mount, self.target.given)
+        if error is not None:
+            raise error
 
     # What there is to do
 

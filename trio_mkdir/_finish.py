@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._durability import sync
+from ._durability import sync, sync_relied_on
 from ._os import Opening
 from ._ownership import give
 
@@ -44,3 +44,9 @@ class Finish:
             yield from give(self._wanted.ownership, made, self._target, self._transaction)
         if self._wanted.durable:
             yield from sync(made, self._transaction)
+
+    def last(self, forward: Program) -> Program:
+        """Go ``forward``; then what can be done only once it is known what the call relies on."""
+        yield from forward
+        if self._wanted.durable:
+            yield from sync_relied_on(self._transaction.made_here(), self._transaction)

@@ -50,6 +50,8 @@ class Item:
     """How it is looked at and removed, if not as everything else of the undo log that it is in."""
     after: Hands = ()
     """What others are undoing and may be in it, under another path."""
+    durable = False
+    """Whether a power cut must not bring it back."""
 
     def __init__(
         self, path: AnyPath, workers: Workers | None, *, made: bool, since: float = 0.0
