@@ -197,3 +197,371 @@ async def test_it_would_come_back_if_that_was_not_written(cut: Disk) -> None:
         return cut.after_power_cut(path) == ["a", "a/b"]
 
     await at_some_time(attempt)
+
+
+# To the letter of fsync(2)
+
+
+@pytest.fixture
+def volatile() -> Volatile:
+    """A filesystem with ``/srv/there`` on its disk."""
+    filesystem = Volatile()
+    filesystem.add_directory("/srv/there")
+    filesystem.write_all()
+    return filesystem
+
+
+def new(volatile: Volatile) -> list[str]:
+    """What is new when the power is back."""
+    return sorted(volatile.after_power_cut() - {"/srv", "/srv/there"})
+
+
+def written(filesystem: FaultyFilesystem) -> list[str]:
+    """Which directories were written, in order."""
+    return [os.fsdecode(each.path) for each in filesystem.operations if each.operation == "fsync"]
+
+
+def within(filesystem: object, **options: object) -> Policy:
+    return Policy(filesystem=filesystem, budget=None, **options)  # type: ignore[arg-type]
+
+
+async def test_every_new_directory_is_written_and_the_one_above(volatile: Volatile) -> None:
+    await makedirs("/srv/there/a/b/c", durable=True, policy=within(volatile))
+    assert new(volatile) == ["/srv/there/a", "/srv/there/a/b", "/srv/there/a/b/c"]
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "left"),
+    [
+        ("/srv/there", []),
+        ("/srv/there/a", []),
+        ("/srv/there/a/b", ["/srv/there/a"]),
+        ("/srv/there/a/b/c", ["/srv/there/a", "/srv/there/a/b"]),
+    ],
+)
+async def test_if_one_of_them_is_not_written_something_is_lost(
+    volatile: Volatile, forgotten: str, left: list[str]
+) -> None:
+    policy = within(Forgetful(forgotten, volatile))
+    await makedirs("/srv/there/a/b/c", durable=True, policy=policy)
+    assert new(volatile) == left
+
+
+async def test_what_another_call_has_made_and_not_said_yet_is_written_too(
+    volatile: Volatile,
+) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+    policy = within(filesystem)
+    hold = filesystem.hold("mkdir", "/srv/a/x/y")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(makedirs, "/srv/a/x/y", policy=policy))
+        await hold.wait_arrived()
+        await makedirs("/srv/a/b", durable=True, policy=policy)
+        assert new(volatile) == ["/srv/a", "/srv/a/b"]
+        hold.release()
+    assert new(volatile) == ["/srv/a", "/srv/a/b"]
+
+
+async def test_a_directory_that_nobody_has_called_his_need_not_be_readable(
+    volatile: Volatile,
+) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+    policy = within(filesystem)
+    hold = filesystem.hold("mkdir", "/srv/other/x")
+    filesystem.fail("fsync", "/srv", errno.EACCES)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(makedirs, "/srv/other/x", policy=policy))
+        await hold.wait_arrived()
+        await makedirs("/srv/there/b", durable=True, policy=policy)
+        hold.release()
+    assert new(volatile) == ["/srv/there/b"]
+
+
+async def test_if_it_fails_otherwise_so_does_the_call(volatile: Volatile) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+    policy = within(filesystem)
+    hold = filesystem.hold("mkdir", "/srv/other/x")
+    filesystem.fail("fsync", "/srv", errno.EIO)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(makedirs, "/srv/other/x", policy=policy))
+        await hold.wait_arrived()
+        with pytest.raises(MkdirError, match="'/srv'"):
+            await makedirs("/srv/there/b", durable=True, policy=policy)
+        hold.release()
+    assert new(volatile) == []
+
+
+async def test_what_a_block_has_not_committed_has_to_be_readable(volatile: Volatile) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+    policy = within(filesystem)
+    async with open_rollback_nursery(policy=policy) as nursery:
+        await nursery.makedirs("/srv/a/b")
+        filesystem.fail("fsync", "/srv/a", errno.EACCES)
+        with pytest.raises(PermissionError, match="'/srv/a'"):
+            await makedirs("/srv/a/b/c", durable=True, policy=policy)
+    assert "/srv/a/b/c" not in volatile.paths()
+
+
+# Once each
+
+
+async def test_each_is_written_once_after_all_is_made() -> None:
+    filesystem = FaultyFilesystem()
+    filesystem.memory.add_directory("/srv")
+    await makedirs("/srv/a/b/c", durable=True, policy=within(filesystem))
+    names = [each.operation for each in filesystem.operations]
+    assert names == ["mkdir"] * 3 + ["lstat", "mkdir"] * 2 + ["open", "fsync"] * 4
+    assert written(filesystem) == ["/srv", "/srv/a", "/srv/a/b", "/srv/a/b/c"]
+
+
+async def test_calls_of_one_block_write_what_they_made_and_rely_on() -> None:
+    filesystem = FaultyFilesystem()
+    filesystem.memory.add_directory("/mnt/srv")
+    async with open_rollback_nursery(policy=within(filesystem)) as nursery:
+        await nursery.makedirs("/mnt/srv/a")
+        assert written(filesystem) == []
+        await nursery.makedirs("/mnt/srv/a/b/c", durable=True)
+        assert written(filesystem) == [
+            *("/mnt/srv/a", "/mnt/srv/a/b", "/mnt/srv/a/b/c"),
+            "/mnt/srv",
+        ]
+        await nursery.mkdir("/mnt/srv/d", durable=True)
+        assert written(filesystem)[4:] == ["/mnt/srv", "/mnt/srv/d"]
+
+
+async def test_nothing_is_written_for_what_stood_before() -> None:
+    filesystem = FaultyFilesystem()
+    filesystem.memory.add_directory("/srv/a")
+    await makedirs("/srv/a", exist_ok=True, durable=True, policy=within(filesystem))
+    assert written(filesystem) == []
+
+
+async def test_what_is_above_a_root_is_left_to_who_made_it(tmp_path: Path) -> None:
+    filesystem = FaultyFilesystem.wrap()
+    root = tmp_path / "root"
+    root.mkdir()
+    hold = filesystem.hold("mkdir", str(tmp_path / "other/x"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(makedirs, tmp_path / "other/x", policy=within(filesystem)))
+        await hold.wait_arrived()
+        await makedirs("a", beneath=root, durable=True)
+        hold.release()
+    assert os.listdir(root) == ["a"]
+
+
+async def test_a_link_above_is_followed() -> None:
+    filesystem = FaultyFilesystem()
+    filesystem.memory.add_directory("/srv")
+    filesystem.memory.add_symlink("/link", "srv")
+    for path in ("/link/a", b"/link/b"):
+        await mkdir(path, durable=True, policy=within(filesystem))
+    assert written(filesystem) == ["/link/.", "/link/a", "/link/.", "/link/b"]
+
+
+async def test_without_it_no_system_call_more_is_made() -> None:
+    records = []
+    for options in ({}, {"durable": False, "on_mount": None}, {"on_mount": "/"}):
+        filesystem = FaultyFilesystem()
+        filesystem.memory.add_directory("/srv")
+        policy = within(filesystem)
+        await makedirs("/srv/a/b", policy=policy, **options)  # type: ignore[arg-type]
+        async with open_rollback_nursery(policy=policy) as nursery:
+            await nursery.makedirs("/srv/a/c", **options)  # type: ignore[arg-type]
+            nursery.cancel_scope.cancel()
+        records.append([(each.operation, each.path) for each in filesystem.operations])
+    assert records[0] == records[1] == records[2]
+    assert records[0] == [
+        *(("mkdir", "/srv/a/b"), ("mkdir", "/srv/a")),
+        *(("lstat", "/srv/a"), ("mkdir", "/srv/a/b"), ("mkdir", "/srv/a/c")),
+        *(("lstat", "/srv/a/c"), ("lstat", "/srv/a/c"), ("rmdir", "/srv/a/c")),
+    ]
+
+
+# Undoing
+
+
+async def test_what_is_undone_does_not_come_back(volatile: Volatile) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+    with pytest.RaisesGroup(Failure):
+        async with open_rollback_nursery(policy=within(filesystem)) as nursery:
+            for path in ("/srv/a/b", "/srv/a/c/d", "/srv/there/e", "/srv/f"):
+                await nursery.makedirs(path, durable=True)
+            before = len(written(filesystem))
+            assert len(new(volatile)) == 6
+            raise Failure
+    assert new(volatile) == []
+    # Each directory once that is still there, after all is removed from it.
+    assert sorted(written(filesystem)[before:]) == ["/srv", "/srv/there"]
+    names = [each.operation for each in filesystem.operations]
+    assert names[-4:] == ["open", "fsync"] * 2
+
+
+async def test_if_the_one_above_is_not_written_then_it_comes_back(volatile: Volatile) -> None:
+    filesystem = Forgetful(below=volatile)
+    async with open_rollback_nursery(policy=within(filesystem)) as nursery:
+        await nursery.makedirs("/srv/a/b", durable=True)
+        filesystem.forgets = "/srv"
+        nursery.cancel_scope.cancel()
+    assert volatile.paths() == ["/srv", "/srv/there"]
+    assert new(volatile) == ["/srv/a", "/srv/a/b"]
+
+
+async def test_what_a_block_keeps_for_others_is_written_without_the_rest(
+    volatile: Volatile,
+) -> None:
+    policy = within(volatile)
+    async with open_rollback_nursery(policy=policy) as nursery:
+        await nursery.makedirs("/srv/a/b/c", durable=True)
+        await nursery.makedirs("/srv/a/d/e", durable=True)
+        await makedirs("/srv/a/d/f", policy=policy)
+        nursery.cancel_scope.cancel()
+    assert new(volatile) == ["/srv/a", "/srv/a/d"]
+
+
+async def test_what_is_not_durable_is_undone_without_a_word_to_the_disk() -> None:
+    filesystem = FaultyFilesystem()
+    async with open_rollback_nursery(policy=within(filesystem)) as nursery:
+        await nursery.makedirs("/a/b")
+        nursery.cancel_scope.cancel()
+    assert written(filesystem) == []
+
+
+async def test_a_block_in_a_block_hands_on_what_is_durable(volatile: Volatile) -> None:
+    policy = within(volatile)
+    async with open_rollback_nursery(policy=policy) as outer:
+        async with open_rollback_nursery(policy=policy) as inner:
+            await inner.makedirs("/srv/a/b", durable=True)
+        outer.cancel_scope.cancel()
+    assert new(volatile) == []
+
+
+async def test_what_another_made_is_undone_durably_by_whoever_does_it(volatile: Volatile) -> None:
+    # Somebody who asked for it had it written, so it is on the disk, and his call has failed.
+    policy = within(volatile)
+    async with open_rollback_nursery(policy=policy) as maker:
+        await maker.makedirs("/srv/a")
+        async with open_rollback_nursery(policy=policy) as finder:
+            await finder.makedirs("/srv/a/b", durable=True)
+            assert new(volatile) == ["/srv/a", "/srv/a/b"]
+            finder.cancel_scope.cancel()
+        assert new(volatile) == ["/srv/a"]
+        maker.cancel_scope.cancel()
+    assert new(volatile) == []
+
+
+async def test_what_a_durable_call_made_is_undone_durably_by_whoever_does_it(
+    volatile: Volatile,
+) -> None:
+    policy = within(volatile)
+    end = trio.Event()
+
+    async def make(*, task_status: trio.TaskStatus[None]) -> None:
+        async with open_rollback_nursery(policy=policy) as maker:
+            await maker.makedirs("/srv/a", durable=True)
+            task_status.started()
+            await end.wait()
+            maker.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery, open_rollback_nursery(policy=policy) as finder:
+        await nursery.start(make)
+        await finder.makedirs("/srv/a/b")
+        end.set()
+        while nursery.child_tasks:
+            await trio.testing.wait_all_tasks_blocked()
+        assert new(volatile) == ["/srv/a"]
+        finder.cancel_scope.cancel()
+    assert volatile.paths() == ["/srv", "/srv/there"]
+    assert new(volatile) == []
+
+
+async def test_what_others_have_removed_is_written_too(volatile: Volatile) -> None:
+    async with open_rollback_nursery(policy=within(volatile)) as nursery:
+        await nursery.makedirs("/srv/a/b", durable=True)
+        volatile.remove("/srv/a")
+        nursery.cancel_scope.cancel()
+    assert new(volatile) == []
+
+
+async def test_nothing_is_written_where_all_is_gone(volatile: Volatile) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+    async with open_rollback_nursery(policy=within(filesystem)) as nursery:
+        await nursery.makedirs("/srv/there/a", durable=True)
+        volatile.remove("/srv/there")
+        nursery.cancel_scope.cancel()
+    assert nursery.report.unsynced == ()
+
+
+async def test_what_is_relied_on_no_more_is_undone_durably(volatile: Volatile) -> None:
+    # Its maker has left it to a call whose way leads elsewhere when that looks again.
+    filesystem = FaultyFilesystem.wrap(volatile)
+    policy = within(filesystem)
+    volatile.add_directory("/srv/one")
+    volatile.add_directory("/srv/two/a")
+    volatile.add_symlink("/srv/link", "one")
+    volatile.write_all()
+    before = volatile.after_power_cut()
+    hold = filesystem.hold("fsync", "/srv/link/a", when="after")
+    filesystem.lose_reply("fsync", "/srv/link/a", errno.EBUSY)
+    async with trio.open_nursery() as nursery:
+        async with open_rollback_nursery(policy=policy) as maker:
+            await maker.makedirs("/srv/one/a")
+            finder = partial(makedirs, exist_ok=True, durable=True, policy=policy)
+            nursery.start_soon(finder, "/srv/link/a")
+            await hold.wait_arrived()
+            assert volatile.after_power_cut() - before == {"/srv/one/a"}
+            maker.cancel_scope.cancel()
+        assert "/srv/one/a" in volatile.paths()
+        volatile.remove("/srv/link")
+        volatile.add_symlink("/srv/link", "two")
+        hold.release()
+    assert "/srv/one/a" not in volatile.paths()
+    assert volatile.after_power_cut() == before
+
+
+async def test_that_it_could_not_be_written_is_told(
+    volatile: Volatile, caplog: pytest.LogCaptureFixture
+) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+    told: list[Event] = []
+    filesystem.fail("fsync", "/srv", errno.EIO, times=2)  # for the call, and for its undoing
+    with pytest.raises(MkdirError, match="'/srv'") as caught:
+        await makedirs(
+            "/srv/a/b", durable=True, policy=within(filesystem, observers=[told.append])
+        )
+    assert volatile.paths() == ["/srv", "/srv/there"]
+    (event,) = caught.value.report.unsynced
+    assert (event.path, event.why, event.errno) == (
+        "/srv",
+        "fsync: Input/output error",
+        errno.EIO,
+    )
+    assert event in told
+    assert (
+        "a power cut may bring back what was in '/srv': fsync: Input/output error"
+        in caught.value.__notes__
+    )
+    assert [record.message for record in caplog.records] == [
+        f"Unsynced '/srv' (why='fsync: Input/output error', errno={errno.EIO})"
+    ]
+
+
+async def test_that_it_could_not_be_written_stops_no_other_undoing(volatile: Volatile) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+    async with open_rollback_nursery(policy=within(filesystem)) as nursery:
+        await nursery.makedirs("/srv/there/a", durable=True)
+        await nursery.makedirs("/srv/b", durable=True)
+        filesystem.fail("fsync", "/srv/there", errno.EIO)
+        nursery.cancel_scope.cancel()
+    assert volatile.paths() == ["/srv", "/srv/there"]
+    assert new(volatile) == ["/srv/there/a"]
+    assert [event.path for event in nursery.report.unsynced] == ["/srv/there"]
+
+
+async def test_it_is_tried_again_as_everything_that_is_undone(volatile: Volatile) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+    async with open_rollback_nursery(policy=within(filesystem)) as nursery:
+        await nursery.makedirs("/srv/a", durable=True)
+        filesystem.fail("fsync", "/srv", errno.EBUSY, times=2)
+        nursery.cancel_scope.cancel()
+    assert new(volatile) == []
+    assert nursery.report.unsynced == ()
