@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -21,13 +20,14 @@ from filesystems.fuse import FuseMount, fuse
 from filesystems.needs import needs_reachable
 from filesystems.power import KINDS, Disk, Kind, disk
 from filesystems.processes import AnotherUser
-from test_sweeps import World, run_and_leave_nothing
+from test_sweeps import World
 from trio.testing import MockClock
 from volatile import Forgetful, Volatile
 
 from trio_mkdir import (
     Event,
     MkdirError,
+    Mount,
     Policy,
     RollbackError,
     RootCause,
@@ -39,13 +39,17 @@ from trio_mkdir import (
     pending_rollbacks,
     wait_settled,
 )
+from trio_mkdir._paths import AnyPath
+from trio_mkdir._sync_log import write
 from trio_mkdir.testing import (
     FaultyFilesystem,
+    MemoryFilesystem,
     Outcome,
     assert_nothing_leaked,
     sweep_cancellations,
     sweep_faults,
 )
+from trio_mkdir.testing._script import When
 
 __all__ = ["fuse"]
 
@@ -525,9 +529,7 @@ async def test_that_it_could_not_be_written_is_told(
     told: list[Event] = []
     filesystem.fail("fsync", "/srv", errno.EIO, times=2)  # for the call, and for its undoing
     with pytest.raises(MkdirError, match="'/srv'") as caught:
-        await makedirs(
-            "/srv/a/b", durable=True, policy=within(filesystem, observers=[told.append])
-        )
+        await makedirs("/srv/a/b", durable=True, policy=within(filesystem, observers=[told.append]))
     assert volatile.paths() == ["/srv", "/srv/there"]
     (event,) = caught.value.report.unsynced
     assert (event.path, event.why, event.errno) == (
@@ -565,3 +567,463 @@ async def test_it_is_tried_again_as_everything_that_is_undone(volatile: Volatile
         nursery.cancel_scope.cancel()
     assert new(volatile) == []
     assert nursery.report.unsynced == ()
+
+
+# Failures
+
+
+async def test_a_failure_to_write_is_one_of_the_call(volatile: Volatile) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+    filesystem.fail("fsync", "/srv/a/b", errno.EIO)
+    with pytest.raises(MkdirError, match="Input/output error: '/srv/a/b'") as caught:
+        await makedirs("/srv/a/b/c", durable=True, policy=within(filesystem))
+    assert caught.value.root_cause is RootCause.DISCONNECTED
+    note = "it could not be written to the disk, by fsync(2), as durable= asks for"
+    assert note in caught.value.__notes__
+    assert caught.value.report.removed == ("/srv/a/b/c", "/srv/a/b", "/srv/a")
+    assert caught.value.report.unsynced == ()
+    assert volatile.paths() == ["/srv", "/srv/there"]
+    assert new(volatile) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EBUSY])
+@pytest.mark.parametrize("operation", ["open", "fsync"])
+async def test_it_is_tried_again_as_the_policy_says(
+    volatile: Volatile, operation: str, number: int
+) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+    filesystem.fail(operation, "/srv/a", number, times=2)
+    report = await makedirs("/srv/a/b", durable=True, policy=within(filesystem))
+    assert [(each.errno, each.path) for each in report.retries] == [(number, "/srv/a")] * 2
+    assert new(volatile) == ["/srv/a", "/srv/a/b"]
+
+
+async def test_a_filesystem_that_cannot_write_a_directory_is_told_of(volatile: Volatile) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+    filesystem.fail("fsync", "/srv", errno.EINVAL)
+    with pytest.raises(MkdirError) as caught:
+        await mkdir("/srv/a", durable=True, policy=within(filesystem))
+    assert (caught.value.errno, caught.value.root_cause) == (errno.EINVAL, RootCause.OTHER)
+    assert any("its filesystem has no such thing" in note for note in caught.value.__notes__)
+    assert volatile.paths() == ["/srv", "/srv/there"]
+
+
+@pytest.mark.parametrize("gone", ["/srv/a", "/srv/a/b"])
+async def test_what_vanishes_before_it_is_written_is_made_again(
+    volatile: Volatile, gone: str
+) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+    filesystem.interfere("open", gone, partial(volatile.remove, gone))
+    report = await makedirs("/srv/a/b", durable=True, policy=within(filesystem))
+    assert [each.cause for each in report.retries] == [RootCause.VANISHED]
+    assert new(volatile) == ["/srv/a", "/srv/a/b"]
+
+
+async def test_a_file_that_takes_its_place_is_in_the_way(volatile: Volatile) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+
+    def replace() -> None:
+        volatile.remove("/srv/a")
+        volatile.add_file("/srv/a")
+
+    filesystem.interfere("open", "/srv/a", replace)
+    with pytest.raises(NotADirectoryError) as caught:
+        await mkdir("/srv/a", durable=True, policy=within(filesystem))
+    assert caught.value.filename == "/srv/a"
+
+
+async def test_if_it_cannot_be_told_who_may_read_that_is_told(volatile: Volatile) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+    filesystem.fail("fsync", "/srv/a", errno.EACCES)
+    filesystem.fail("stat", "/srv/a", errno.EIO)
+    with pytest.raises(PermissionError) as caught:
+        await mkdir("/srv/a", durable=True, policy=within(filesystem))
+    told = "\n".join(caught.value.__notes__)  # type: ignore[attr-defined]
+    assert "its permissions cannot be told: Input/output error" in told
+
+
+ATTEMPT = """
+async def main():
+    path, mode, parent_mode = sys.argv[1:]
+    try:
+        await trio_mkdir.makedirs(path, int(mode, 8), parent_mode=int(parent_mode, 8), durable=True)
+    except trio_mkdir.MkdirError as error:
+        unsynced = [event.path for event in error.report.unsynced]
+        print(json.dumps([error.errno, error.filename, error.__notes__, unsynced]))
+    else:
+        print("null")
+
+os.umask(0)
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("above", "parent_mode", "mode", "where"),
+    [
+        ("777", "777", "000", "above/a/b"),
+        ("777", "777", "333", "above/a/b"),
+        ("777", "333", "777", "above/a"),
+        ("333", "777", "777", "above"),
+    ],
+)
+def test_what_may_not_be_read_cannot_be_written_to_the_disk(
+    scratch: Path, as_user: AnotherUser, above: str, parent_mode: str, mode: str, where: str
+) -> None:
+    needs_reachable(scratch)
+    place = scratch / "above"
+    place.mkdir()
+    try:
+        place.chmod(int(above, 8))
+        said = json.loads(as_user.run(ATTEMPT, str(place / "a/b"), mode, parent_mode))
+        assert os.listdir(place) == []
+    finally:
+        place.rmdir()
+    number, path, notes, unsynced = said
+    assert (number, path) == (errno.EACCES, str(scratch / where))
+    (note,) = [note for note in notes if "fsync" in note and not note.startswith("a power cut")]
+    assert "that needs permission to read" in note
+    modes = {"above": above, "above/a": parent_mode, "above/a/b": mode}
+    assert f"{str(scratch / where)!r} has mode 0{modes[where]}" in note
+    assert f"this process has uid {as_user.uid}" in note
+    # It is not known to be on the disk; but whether it is, nobody can tell.
+    assert unsynced == ([str(place)] if where == "above" else [])
+
+
+async def test_a_filesystem_that_opens_no_directories_is_refused() -> None:
+    with pytest.raises(NotImplementedError, match="cannot open directories"):
+        await mkdir("/srv", durable=True, policy=within(Closed()))
+    with pytest.raises(OSError, match="not supported"):
+        next(write("/srv", Closed()))
+
+
+class Closed:
+    """A filesystem that cannot open directories."""
+
+    turn = None
+
+    def mount(self, path: AnyPath) -> Mount:
+        return MemoryFilesystem().mount(path)
+
+
+# Hangs
+
+
+def without_threads(volatile: Volatile) -> FaultyFilesystem:
+    return FaultyFilesystem.wrap(volatile, threads=False)
+
+
+def owed() -> list[tuple[str, object]]:
+    return [(debt.operation, debt.path) for debt in pending_rollbacks()]
+
+
+@pytest.mark.parametrize("when", ["inside", "after"])
+async def test_it_is_waited_for_no_longer_than_any_system_call(
+    volatile: Volatile, when: When, autojump_clock: MockClock
+) -> None:
+    filesystem = without_threads(volatile)
+    hold = filesystem.hold("fsync", "/srv/a/b", when=when)
+    async with assert_nothing_leaked():
+        with pytest.raises(StepTimeout) as caught:
+            await makedirs("/srv/a/b", durable=True, policy=within(filesystem, retries={}))
+        assert caught.value.filename == "/srv/a/b"
+        assert trio.current_time() == pytest.approx(5 + 1)
+        assert owed() == [("fsync", "/srv/a/b"), ("undo", "/srv/a/b"), ("undo", "/srv/a")]
+        hold.release()
+        await wait_settled()
+    assert volatile.paths() == ["/srv", "/srv/there"]
+    assert new(volatile) == []
+
+
+async def test_a_call_that_is_cancelled_in_it_ends_in_time(
+    volatile: Volatile, autojump_clock: MockClock
+) -> None:
+    filesystem = without_threads(volatile)
+    hold = filesystem.hold("fsync", "/srv")
+    async with assert_nothing_leaked():
+        with trio.move_on_after(3) as scope:
+            await makedirs("/srv/a/b", durable=True, policy=within(filesystem))
+        assert scope.cancelled_caught
+        assert trio.current_time() == pytest.approx(3 + 1)
+        # What is in there cannot be removed: its lock is the same. What is below that can.
+        assert owed() == [("fsync", "/srv"), ("undo", "/srv/a"), ("fsync", "/srv/a")]
+        assert volatile.paths() == ["/srv", "/srv/a", "/srv/there"]
+        names = [each.operation for each in filesystem.operations if each.path == "/srv/a"]
+        assert names == ["mkdir", "lstat"]
+        hold.release()
+        await wait_settled()
+    assert volatile.paths() == ["/srv", "/srv/there"]
+    assert new(volatile) == []
+
+
+async def test_an_undoing_that_hangs_in_it_is_owed(
+    volatile: Volatile, autojump_clock: MockClock
+) -> None:
+    filesystem = without_threads(volatile)
+    async with assert_nothing_leaked():
+        async with open_rollback_nursery(policy=within(filesystem)) as nursery:
+            await nursery.makedirs("/srv/a/b", durable=True)
+            hold = filesystem.hold("fsync", "/srv")
+            nursery.cancel_scope.cancel()
+        assert volatile.paths() == ["/srv", "/srv/there"]
+        assert owed() == [("fsync", "/srv")]
+        assert new(volatile) == ["/srv/a", "/srv/a/b"]
+        hold.release()
+        await wait_settled()
+    assert new(volatile) == []
+
+
+async def test_what_waits_to_be_written_is_owed(
+    volatile: Volatile, autojump_clock: MockClock
+) -> None:
+    filesystem = without_threads(volatile)
+    async with assert_nothing_leaked():
+        async with trio.open_nursery() as others:
+            hold = filesystem.hold("mkdir", "/srv/x/y")
+            async with open_rollback_nursery(policy=within(filesystem)) as nursery:
+                await nursery.makedirs("/srv/x/a", durable=True)
+                others.start_soon(partial(mkdir, "/srv/x/y", policy=within(filesystem)))
+                await hold.wait_arrived()
+                others.cancel_scope.cancel()
+                await trio.sleep(2)
+                nursery.cancel_scope.cancel()
+        assert ("undo", "/srv/x") in owed()
+        hold.release()
+        await wait_settled()
+    assert volatile.paths() == ["/srv", "/srv/there"]
+    assert new(volatile) == []
+
+
+def requests(mount: FuseMount) -> list[str]:
+    return [request.path for request in mount.log("fsyncdir")]
+
+
+async def test_a_fuse_server_is_asked_for_each_directory_once(fuse: FuseMount) -> None:
+    await makedirs(fuse.path / "a/b", durable=True)
+    assert requests(fuse) == ["/", "/a", "/a/b"]
+    async with open_rollback_nursery() as nursery:
+        await nursery.makedirs(fuse.path / "a/c/d", durable=True)
+        await nursery.makedirs(fuse.path / "e", durable=True)
+        made = len(requests(fuse))
+        nursery.cancel_scope.cancel()
+    assert sorted(requests(fuse)[made:]) == ["/", "/a"]
+
+
+@pytest.mark.parametrize("where", ["/", "/a", "/a/b"])
+async def test_a_fuse_server_that_hangs_in_it_keeps_nobody(fuse: FuseMount, where: str) -> None:
+    hold = fuse.hold("fsyncdir", where)
+    policy = Policy(rollback_timeout=0.1)
+    async with assert_nothing_leaked():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(makedirs, fuse.path / "a/b", durable=True, policy=policy))
+            await trio.to_thread.run_sync(hold.wait_arrived)
+            nursery.cancel_scope.cancel()
+        assert ("fsync", str(fuse.path) + where.rstrip("/")) in owed()
+        hold.release()
+        with trio.fail_after(10):
+            await wait_settled()
+    assert os.listdir(fuse.backing) == []
+
+
+async def test_a_fuse_server_that_hangs_in_its_undoing_keeps_nobody(fuse: FuseMount) -> None:
+    policy = Policy(rollback_timeout=0.1)
+    async with assert_nothing_leaked():
+        async with open_rollback_nursery(policy=policy) as nursery:
+            await nursery.makedirs(fuse.path / "a/b", durable=True)
+            hold = fuse.hold("fsyncdir", "/")
+            nursery.cancel_scope.cancel()
+        assert owed() == [("fsync", str(fuse.path))]
+        hold.release()
+        with trio.fail_after(10):
+            await wait_settled()
+    assert os.listdir(fuse.backing) == []
+
+
+# Whatever happens
+
+
+class DurableWorld(World):
+    """All that is made is durable: a power cut takes nothing, and brings nothing back."""
+
+    def __init__(self, **options: object) -> None:
+        self.volatile = Volatile()
+        self.filesystem = FaultyFilesystem.wrap(self.volatile, threads=False)
+        self.root = "/srv"
+        self.volatile.add_directory("/srv/there")
+        self.volatile.add_file("/srv/file")
+        self.volatile.write_all()
+        self.unsynced: set[str] = set()
+        self._begin(filesystem=self.filesystem, **options)
+
+    def _observe(self, event: Event) -> None:
+        super()._observe(event)
+        if isinstance(event, Unsynced):
+            self.unsynced.add(os.fsdecode(event.path))
+
+    async def makedirs(self, name: str, *, exist_ok: bool = False) -> None:
+        path = self.path(name)
+        await makedirs(path, exist_ok=exist_ok, durable=True, policy=self.policy)
+        self.succeeded.add(path)
+
+    async def mkdir(self, name: str) -> None:
+        await mkdir(self.path(name), durable=True, policy=self.policy)
+        self.succeeded.add(self.path(name))
+
+    def check(self) -> None:
+        super().check()
+        there = self.volatile.after_power_cut()
+        promised = self.before | self._with_those_above(self.succeeded)
+        assert promised <= there, f"lost: {promised - there}"
+        excused = self._with_those_above(self.refused)
+        back = {
+            path
+            for path in there - promised - excused
+            if not any(path.startswith(f"{above}/") for above in self.unsynced)
+        }
+        assert not back, f"came back: {back}"
+
+
+Scenario = Callable[[DurableWorld], Awaitable[object]]
+
+
+async def one_call(world: DurableWorld) -> None:
+    await world.makedirs("a/b/c")
+
+
+async def one_call_to_where_something_stands(world: DurableWorld) -> None:
+    await world.makedirs("there", exist_ok=True)
+    await world.makedirs("there/a", exist_ok=True)
+
+
+async def one_level(world: DurableWorld) -> None:
+    await world.mkdir("a")
+
+
+async def a_block(world: DurableWorld) -> None:
+    async with world.nursery() as nursery:
+        await nursery.makedirs(world.path("a/b"), durable=True)
+        nursery.start_soon(partial(nursery.makedirs, world.path("a/c/d"), durable=True))
+        nursery.start_soon(partial(nursery.mkdir, world.path("there/e"), durable=True))
+        nursery.push_undo(trio.lowlevel.checkpoint)
+        await nursery.mkdir(world.path("a/b/f"), durable=True)
+    world.succeed("a/b", "a/c/d", "there/e", "a/b/f")
+
+
+async def blocks_in_a_block(world: DurableWorld) -> None:
+    async with world.nursery() as outer:
+        await outer.makedirs(world.path("a/b"), durable=True)
+        async with world.nursery() as inner:
+            await inner.makedirs(world.path("a/b/c/d"), durable=True)
+        async with world.nursery() as undone:
+            await undone.makedirs(world.path("a/b/f/g"), durable=True)
+            undone.cancel_scope.cancel()
+        await outer.makedirs(world.path("a/b/f/h"), durable=True)
+    world.succeed("a/b/c/d", "a/b/f/h")
+
+
+async def a_block_that_fails(world: DurableWorld) -> None:
+    async with world.nursery() as nursery:
+        nursery.start_soon(partial(nursery.makedirs, world.path("a/b/c"), durable=True))
+        nursery.start_soon(partial(nursery.makedirs, world.path("a/b/d"), durable=True))
+        await nursery.makedirs(world.path("file/in/the/way"), durable=True)
+
+
+async def calls_side_by_side(world: DurableWorld) -> None:
+    async def fail(name: str) -> None:
+        async with world.nursery() as nursery:
+            await nursery.makedirs(world.path(name), durable=True)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail, "a/b/c")
+        nursery.start_soon(world.makedirs, "a/b/d")
+        nursery.start_soon(fail, "a/e")
+
+
+SCENARIOS: list[Scenario] = [
+    one_call,
+    one_call_to_where_something_stands,
+    one_level,
+    a_block,
+    blocks_in_a_block,
+    a_block_that_fails,
+    calls_side_by_side,
+]
+
+each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.__name__)
+
+
+async def run(scenario: Scenario, world: DurableWorld) -> None:
+    async with assert_nothing_leaked(patience=100):
+        await scenario(world)
+
+
+def check(outcome: Outcome[DurableWorld]) -> None:
+    outcome.state.check()
+
+
+def filesystem_of(world: DurableWorld) -> FaultyFilesystem:
+    return world.filesystem
+
+
+@each_scenario
+@pytest.mark.parametrize("seed", range(3))
+async def test_cancelled_at_any_point_it_is_on_the_disk_or_not(
+    scenario: Scenario, seed: int, autojump_clock: MockClock
+) -> None:
+    def check_whole(outcome: Outcome[DurableWorld]) -> None:
+        assert not outcome.state.unsynced
+        outcome.state.check()
+
+    summary = await sweep_cancellations(
+        partial(run, scenario),
+        setup=DurableWorld,
+        check=check_whole,
+        expected=(MkdirError,) if scenario is a_block_that_fails else (),
+        seed=seed,
+    )
+    assert summary.cancelled > 3
+
+
+@pytest.mark.parametrize(
+    ("scenario", "rollback_timeout"),
+    [(one_call, 0), (one_call, 0.25), (a_block, 0), (calls_side_by_side, 0.25)],
+    ids=lambda each: getattr(each, "__name__", str(each)),
+)
+async def test_cancelled_while_a_slow_disk_writes(
+    scenario: Scenario, rollback_timeout: float, autojump_clock: MockClock
+) -> None:
+    def setup() -> DurableWorld:
+        world = DurableWorld(rollback_timeout=rollback_timeout)
+        world.filesystem.delay("*", "*", 0.1, when="after")
+        return world
+
+    await sweep_cancellations(
+        partial(run, scenario),
+        setup=setup,
+        check=check,
+        expected=(MkdirError, RollbackError),
+    )
+
+
+@each_scenario
+@pytest.mark.parametrize(
+    ("number", "lost_reply"),
+    [
+        *((number, False) for number in (errno.EIO, errno.ENOSPC, errno.EACCES, errno.EBUSY)),
+        *((number, True) for number in (errno.EIO, errno.EBUSY)),
+    ],
+    ids=str,
+)
+async def test_a_fault_at_any_operation_leaves_it_on_the_disk_or_not(
+    scenario: Scenario, number: int, lost_reply: bool, autojump_clock: MockClock
+) -> None:
+    await sweep_faults(
+        partial(run, scenario),
+        filesystem_of,
+        errno=number,
+        lost_reply=lost_reply,
+        setup=DurableWorld,
+        check=check,
+        faults=1,
+    )

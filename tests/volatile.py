@@ -1,4 +1,4 @@
-"""Filesystems for tests of durability: one that forgets all but what fsync(2) promises, and lies."""
+"""Filesystems for tests of durability: one with a disk, and one that does not write all of it."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from ._sync_log import write
 from ._walk import Failed, who_may_write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from ._os import Filesystem
     from ._paths import AnyPath
@@ -29,23 +29,25 @@ if TYPE_CHECKING:
 
 
 def sync(made: Sequence[Item], transaction: Transaction) -> Program:
-    """Have ``made`` written to the disk, with the entries that lead to them."""
-    yield from sync_above(made, transaction)
-    yield from sync_made(made, transaction)
+    """Have ``made`` written to the disk, with the entries that lead to them.
+
+    And what may be the call's own, as nobody can tell whose it is.
+    """
+    paths = [*_paths(made), *transaction.ambiguous]
+    yield from _write_above(paths, transaction)
+    for path in paths:
+        yield from _write(path, transaction.filesystem)
 
 
 def sync_made(made: Iterable[Item], transaction: Transaction) -> Program:
     """Only the directories ``made`` themselves, with what is in them."""
-    for item in made:
-        yield from _write(item.path, transaction.filesystem)
+    for path in _paths(made):
+        yield from _write(path, transaction.filesystem)
 
 
-def sync_above(made: Sequence[Item], transaction: Transaction) -> Program:
+def sync_above(made: Iterable[Item], transaction: Transaction) -> Program:
     """Only those in which ``made`` are, and which are not among them."""
-    already = {item.path for item in made}
-    for path in dict.fromkeys(_above(item.path, transaction) for item in made):
-        if path is not None and path not in already:
-            yield from _write(path, transaction.filesystem)
+    yield from _write_above(_paths(made), transaction)
 
 
 def sync_relied_on(made: Sequence[Item], transaction: Transaction) -> Program:
@@ -56,15 +58,16 @@ def sync_relied_on(made: Sequence[Item], transaction: Transaction) -> Program:
     is passed over.
     """
     active, _ = transaction.tree.statistics
-    already = {item.path for item in made} | {_above(item.path, transaction) for item in made}
+    paths = [*_paths(made), *transaction.ambiguous]
+    already = {*paths, *_above(paths, transaction)}
     new: dict[AnyPath, bool] = {}
     for item, entry in transaction.relied_on():
         somebodys = entry.state is not State.FOUND
         if not somebodys and active == 1:
             continue
         entry.durable = True  # before it may be on the disk
-        for path in (_above(item.path, transaction), item.path):
-            if path is not None and path not in already:
+        for path in (*_above([item.path], transaction), item.path):
+            if path not in already:
                 new[path] = new.get(path, False) or somebodys
     for path, somebodys in new.items():
         try:
@@ -74,12 +77,24 @@ def sync_relied_on(made: Sequence[Item], transaction: Transaction) -> Program:
                 raise
 
 
-def _above(path: AnyPath, transaction: Transaction) -> AnyPath | None:
-    """The directory that has the entry of ``path``; None for one above a root."""
-    parent, confined = parent_of(path), transaction.confined
-    if parent is None or confined is None or parent == confined.root or confined.holds(parent):
-        return parent
-    return None
+def _paths(items: Iterable[Item]) -> list[AnyPath]:
+    return [item.path for item in items]
+
+
+def _above(paths: Iterable[AnyPath], transaction: Transaction) -> Iterator[AnyPath]:
+    """The directories that have the entries of ``paths``, each once; none above a root."""
+    confined = transaction.confined
+    for parent in dict.fromkeys(map(parent_of, paths)):
+        if parent is None:
+            continue
+        if confined is None or parent == confined.root or confined.holds(parent):
+            yield parent
+
+
+def _write_above(paths: Collection[AnyPath], transaction: Transaction) -> Program:
+    for path in _above(paths, transaction):
+        if path not in paths:
+            yield from _write(path, transaction.filesystem)
 
 
 def _write(path: AnyPath, via: Filesystem) -> Program:

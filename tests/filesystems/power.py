@@ -1,8 +1,8 @@
 """Disks that lose their power: what is on them then is told by a copy of the image.
 
 The copy is made while the filesystem is mounted and nobody has asked for a sync. It has what the
-filesystem has given to its device by then, and nothing of what it still has in memory, as a disk has
-it that never keeps anything back. The copy is repaired, as after a power cut, and mounted.
+filesystem has given to its device by then, and nothing of what it still has in memory; so has a
+disk that keeps nothing back. The copy is repaired, as after a power cut, and mounted.
 """
 
 from __future__ import annotations
