@@ -106,6 +106,8 @@ def test_command_is_a_module_too(
         (["--from", "list", "a"], "extra operand 'a': --from names all directories"),
         (["--from", "list", "-m", "700"], "--mode cannot be combined with --from"),
         (["--from", "list", "--beneath", "d"], "--beneath cannot be combined with --from"),
+        (["--from", "list", "--durable"], "--durable cannot be combined with --from"),
+        (["--from", "list", "--on-mount", "/"], "--on-mount cannot be combined with --from"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

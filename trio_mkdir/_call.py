@@ -14,7 +14,7 @@ from ._errors import MkdirError, explain
 from ._events import Report, listening
 from ._first_visit import FirstVisit
 from ._handshake import Phase
-from ._on_mount import after, before
+from ._on_mount import after, before, elsewhere
 from ._registry import registry
 from ._rollback import Rollback
 from ._visit import Visit
@@ -22,6 +22,7 @@ from ._walk import Failed
 
 if TYPE_CHECKING:
     from ._entries import Holder
+    from ._mounts import Mount
     from ._paths import AnyPath, Target
     from ._policy import Policy
     from ._visit import Work
@@ -102,6 +103,15 @@ class Call(FirstVisit, Attempts):
         error = after(point, there, self.mount, self.target.given)
         if error is not None:
             raise error
+
+    def disconnected(
+        self, failure: Failed, now: Mount, kind: type[MkdirError] | None
+    ) -> MkdirError:
+        """The same; who has named the mount is told that it is not there."""
+        if self.on_mount is None or kind is not None:
+            return super().disconnected(failure, now, kind)
+        why = f"{failure.path!r} was answered {errno.errorcode.get(failure.number)}"
+        return elsewhere(self.on_mount, now, self.mount, self.target.given, why)
 
     # What there is to do
 

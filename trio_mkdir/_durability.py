@@ -10,7 +10,7 @@ Programs, as in `_walk`.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ._causes import RootCause, root_cause
 from ._entries import State
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ._transaction import Transaction
     from ._undo_log import Item
     from ._walk import Program
+
+UNWRITTEN: Final = "it could not be written to the disk, by fsync(2), as durable= asks for"
 
 
 def sync(made: Sequence[Item], transaction: Transaction) -> Program:
@@ -107,7 +109,7 @@ def _write(path: AnyPath, via: Filesystem) -> Program:
     cause = root_cause(number)
     if cause is RootCause.MISSING:
         raise Failed(number, path, RootCause.VANISHED)
-    note = "it could not be written to the disk, by fsync(2), as durable= asks for"
+    note = UNWRITTEN
     if number == errno.EINVAL:
         raise Failed(number, path, RootCause.OTHER, f"{note}: its filesystem has no such thing")
     if cause is RootCause.NOT_PERMITTED:

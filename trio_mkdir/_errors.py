@@ -133,9 +133,10 @@ class EscapeError(MkdirError):
 class NotMounted(MkdirError):
     """The path does not lie on the mount that ``on_mount`` names; nothing is made.
 
-    Told by the mount table, before the first system call, and once more after the last one: then
-    everything is undone. Its errno is ENODEV, which no ``mkdir(2)`` answers, its ``root_cause`` is
-    `RootCause.DISCONNECTED`, and ``mount`` is the mount that is there instead.
+    Told by the mount table, before the first system call, and once more after the last one and
+    after each failure: then everything is undone. Its errno is ENODEV, which no ``mkdir(2)``
+    answers, its ``root_cause`` is `RootCause.DISCONNECTED`, and ``mount`` is the mount that is
+    there instead.
     """
 
 
@@ -197,12 +198,13 @@ def mkdir_error(
     return error
 
 
-def not_mounted(point: AnyPath, path: AnyPath, there: Mount, why: str) -> NotMounted:
+def not_mounted(point: AnyPath, path: AnyPath, there: Mount, *notes: str) -> NotMounted:
     """The error for a ``path`` that is ``there`` and not on the mount at ``point``."""
     error = NotMounted(errno.ENODEV, f"not on the mount of on_mount={point!r}", path)
     error.root_cause = RootCause.DISCONNECTED
     error.mount = there
-    error.add_note(why)
+    for note in notes:
+        error.add_note(note)
     return error
 
 

@@ -33,8 +33,13 @@ def after(point: AnyPath, there: Mount, began: Mount, path: AnyPath) -> NotMount
     same = there == began or there.is_mounted_by(began)
     if same and there.mount_point == _normal(point):
         return None
+    return elsewhere(point, there, began, path)
+
+
+def elsewhere(point: AnyPath, there: Mount, began: Mount, path: AnyPath, *more: str) -> NotMounted:
+    """The error for a ``path`` that is ``there`` by now."""
     why = f"the call began on the mount {began} and the path is now on {there}"
-    return not_mounted(point, path, there, why)
+    return not_mounted(point, path, there, why, *more)
 
 
 def _is_below(point: str, mount: Mount) -> bool:

@@ -60,7 +60,12 @@ def _check(options: Options) -> None:
     if options.operands:
         extra = quote(options.operands[0])
         raise UsageError(f"extra operand {extra}: --from names all directories", hint=True)
-    for option, value in (("--mode", options.mode), ("--beneath", options.beneath)):
+    for option, value in (
+        ("--mode", options.mode),
+        ("--beneath", options.beneath),
+        ("--durable", options.durable or None),
+        ("--on-mount", options.on_mount),
+    ):
         if value is not None:
             raise UsageError(f"{option} cannot be combined with --from", hint=True)
     options.parents = True

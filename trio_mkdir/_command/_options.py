@@ -28,6 +28,8 @@ class Options(argparse.Namespace):
 
     mode: str | None
     beneath: str | None
+    durable: bool
+    on_mount: str | None
     parents: bool
     verbose: bool
     contexts: list[str | None]
@@ -79,6 +81,16 @@ def _declare(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             metavar="ROOT",
             help="take each DIRECTORY as relative to ROOT, and never make, look at or remove "
             "anything outside it",
+        ),
+        add(
+            "--durable",
+            action="store_true",
+            help="have each DIRECTORY written to the disk, so that it survives a power cut",
+        ),
+        add(
+            "--on-mount",
+            metavar="PATH",
+            help="fail if a DIRECTORY is not on the mount whose mount point is PATH",
         ),
         add(
             "--timeout",
