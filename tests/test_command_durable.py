@@ -30,7 +30,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> FaultyFilesystem:
 
 def written(filesystem: FaultyFilesystem, directory: Path) -> list[str]:
     return [
-        os.path.relpath(each.path, directory)
+        os.path.relpath(os.fsdecode(each.path), directory)
         for each in filesystem.operations
         if each.operation == "fsync"
     ]

@@ -13,6 +13,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -155,7 +156,7 @@ async def test_what_is_not_durable_does_not_survive_it(cut: Disk) -> None:
 
 
 async def test_a_directory_that_is_not_written_itself_does_not_survive_it(scratch: Path) -> None:
-    async def attempt() -> bool:
+    async def attempt(cut: Disk) -> bool:
         path = cut.new_directory()
         policy = Policy(filesystem=Forgetful(path / "a/b/c"))
         await makedirs(path / "a/b/c", durable=True, policy=policy)
@@ -163,8 +164,8 @@ async def test_a_directory_that_is_not_written_itself_does_not_survive_it(scratc
 
     for kind in KINDS:
         if not kind.journals:
-            with disk(scratch, kind) as cut:
-                await at_some_time(attempt)
+            with disk(scratch, kind) as cut_off:
+                await at_some_time(partial(attempt, cut_off))
 
 
 async def test_what_a_failed_call_has_undone_does_not_come_back(cut: Disk) -> None:
@@ -364,13 +365,14 @@ async def test_a_link_above_is_followed() -> None:
 
 async def test_without_it_no_system_call_more_is_made() -> None:
     records = []
-    for options in ({}, {"durable": False, "on_mount": None}, {"on_mount": "/"}):
+    choices: list[dict[str, Any]] = [{}, {"durable": False, "on_mount": None}, {"on_mount": "/"}]
+    for options in choices:
         filesystem = FaultyFilesystem()
         filesystem.memory.add_directory("/srv")
         policy = within(filesystem)
-        await makedirs("/srv/a/b", policy=policy, **options)  # type: ignore[arg-type]
+        await makedirs("/srv/a/b", policy=policy, **options)
         async with open_rollback_nursery(policy=policy) as nursery:
-            await nursery.makedirs("/srv/a/c", **options)  # type: ignore[arg-type]
+            await nursery.makedirs("/srv/a/c", **options)
             nursery.cancel_scope.cancel()
         records.append([(each.operation, each.path) for each in filesystem.operations])
     assert records[0] == records[1] == records[2]
@@ -638,7 +640,7 @@ async def test_if_it_cannot_be_told_who_may_read_that_is_told(volatile: Volatile
     filesystem.fail("stat", "/srv/a", errno.EIO)
     with pytest.raises(PermissionError) as caught:
         await mkdir("/srv/a", durable=True, policy=within(filesystem))
-    told = "\n".join(caught.value.__notes__)  # type: ignore[attr-defined]
+    told = "\n".join(caught.value.__notes__)
     assert "its permissions cannot be told: Input/output error" in told
 
 
@@ -694,7 +696,7 @@ async def test_a_filesystem_that_opens_no_directories_is_refused() -> None:
     with pytest.raises(NotImplementedError, match="cannot open directories"):
         await mkdir("/srv", durable=True, policy=within(Closed()))
     with pytest.raises(OSError, match="not supported"):
-        next(write("/srv", Closed()))
+        next(write("/srv", Closed()))  # type: ignore[arg-type]
 
 
 class Closed:

@@ -29,6 +29,7 @@ from trio_mkdir import (
 )
 from trio_mkdir._paths import AnyPath
 from trio_mkdir.testing import FaultyFilesystem, assert_nothing_leaked
+from trio_mkdir.testing._script import When
 
 NAS = {"type": "nfs4", "source": "nas:/export"}
 
@@ -151,7 +152,7 @@ async def test_it_needs_no_filesystem_that_opens_directories(kind: str) -> None:
             return getattr(self._below, name)
 
     below = FaultyFilesystem()
-    policy = Policy(filesystem=Plain(below))  # type: ignore[arg-type]
+    policy = Policy(filesystem=Plain(below))
     await mkdir("/a", on_mount="/", policy=policy)
     with pytest.raises(NotImplementedError):
         await mkdir("/b", on_mount="/", policy=policy, **{kind: True})  # type: ignore[arg-type]
@@ -172,7 +173,7 @@ async def test_a_mount_that_vanishes_meanwhile_takes_the_call_along(
     mount(filesystem, "/mnt/nas")
     memory.add_directory("/mnt/nas/a")
     before = memory.paths()
-    when = "before" if operation == "mkdir" else "after"
+    when: When = "before" if operation == "mkdir" else "after"
     path = "/mnt/nas/a/b/c" if operation == "mkdir" else "/mnt/nas/a/b"
     filesystem.interfere(operation, path, partial(memory.unmount, "/mnt/nas"), when=when)
     async with assert_nothing_leaked():

@@ -80,7 +80,7 @@ class Forgetful:
     def __init__(self, forgets: object = None, below: Any = None) -> None:
         self.forgets = forgets
         """The path of that one."""
-        self._below = registry.operating_system if below is None else below
+        self._below: Any = registry.operating_system if below is None else below
 
     def open(self, path: AnyPath) -> Any:
         opened = self._below.open(path)

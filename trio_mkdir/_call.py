@@ -92,7 +92,7 @@ class Call(FirstVisit, Attempts):
         if isinstance(failure, MkdirError):
             explain(failure, self._report())
 
-    async def _check_on_mount(self, point: AnyPath) -> None:
+    async def _check_on_mount(self, point: AnyPath) -> None:  # noqa: ASYNC910 - the visits after it are
         error = before(point, self.mount, self.target.given)
         if error is not None:
             await trio.lowlevel.checkpoint()
