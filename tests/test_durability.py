@@ -307,6 +307,21 @@ async def test_what_a_block_has_not_committed_has_to_be_readable(volatile: Volat
     assert "/srv/a/b/c" not in volatile.paths()
 
 
+@pytest.mark.parametrize("lost", ["/srv/a", "/srv/a/b", "/srv/a/b/c"])
+async def test_what_may_be_its_own_after_a_lost_reply_is_written_too(
+    volatile: Volatile, lost: str
+) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+    # On its way up the walk is answered ENOENT, and on its way down it makes them.
+    for path in ("/srv/a/b/c", "/srv/a/b"):
+        if path == lost:
+            filesystem.fail("mkdir", path, errno.ENOENT)
+    filesystem.lose_reply("mkdir", lost, errno.EIO)
+    policy = within(filesystem)
+    await makedirs("/srv/a/b/c", exist_ok=True, durable=True, policy=policy)
+    assert new(volatile) == ["/srv/a", "/srv/a/b", "/srv/a/b/c"]
+
+
 # Once each
 
 
@@ -969,7 +984,7 @@ def filesystem_of(world: DurableWorld) -> FaultyFilesystem:
 
 
 @each_scenario
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 async def test_cancelled_at_any_point_it_is_on_the_disk_or_not(
     scenario: Scenario, seed: int, autojump_clock: MockClock
 ) -> None:
@@ -1012,8 +1027,10 @@ async def test_cancelled_while_a_slow_disk_writes(
 @pytest.mark.parametrize(
     ("number", "lost_reply"),
     [
-        *((number, False) for number in (errno.EIO, errno.ENOSPC, errno.EACCES, errno.EBUSY)),
-        *((number, True) for number in (errno.EIO, errno.EBUSY)),
+        (errno.EIO, False),
+        (errno.EIO, True),
+        (errno.EACCES, False),
+        (errno.EBUSY, False),
     ],
     ids=str,
 )
