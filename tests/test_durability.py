@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,14 +36,18 @@ from trio_mkdir import (
     RootCause,
     StepTimeout,
     Unsynced,
+    _first_visit,
+    _visit,
     makedirs,
     mkdir,
     open_rollback_nursery,
     pending_rollbacks,
     wait_settled,
 )
+from trio_mkdir._durability import sync_above, sync_made
 from trio_mkdir._paths import AnyPath
 from trio_mkdir._sync_log import write
+from trio_mkdir._undo_log import Item
 from trio_mkdir.testing import (
     FaultyFilesystem,
     MemoryFilesystem,
@@ -325,6 +331,14 @@ async def test_what_may_be_its_own_after_a_lost_reply_is_written_too(
 # Once each
 
 
+@pytest.fixture
+def _at_leisure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, no call is interrupted, to say what it has made."""
+    monkeypatch.setattr(_visit, "SLICE", math.inf)
+    monkeypatch.setattr(_first_visit, "SLICE", math.inf)
+
+
+@pytest.mark.usefixtures("_at_leisure")
 async def test_each_is_written_once_after_all_is_made() -> None:
     filesystem = FaultyFilesystem()
     filesystem.memory.add_directory("/srv")
@@ -378,6 +392,20 @@ async def test_a_link_above_is_followed() -> None:
     assert written(filesystem) == ["/link/.", "/link/a", "/link/.", "/link/b"]
 
 
+def test_an_atomic_call_can_write_what_it_made_and_what_is_above_apart() -> None:
+    filesystem = FaultyFilesystem()
+    for path in ("/srv/a/b", "/srv/c"):
+        filesystem.memory.add_directory(path)
+    transaction: Any = SimpleNamespace(filesystem=filesystem, confined=None)
+    made = [Item(path, None, made=True) for path in ("/srv/a", "/srv/a/b", "/srv/c")]
+    steps = list(sync_made(made, transaction))
+    assert [path for name, path in steps if name == "fsync"] == ["/srv/a", "/srv/a/b", "/srv/c"]
+    assert written(filesystem) == ["/srv/a", "/srv/a/b", "/srv/c"]
+    list(sync_above([*made, Item("/", None, made=True)], transaction))
+    assert written(filesystem)[3:] == ["/srv"]
+
+
+@pytest.mark.usefixtures("_at_leisure")
 async def test_without_it_no_system_call_more_is_made() -> None:
     records = []
     choices: list[dict[str, Any]] = [{}, {"durable": False, "on_mount": None}, {"on_mount": "/"}]
