@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import trio
+from filesystems import faults
 from filesystems.fuse import FuseMount, fuse
 from filesystems.needs import needs_reachable
 from filesystems.power import KINDS, Disk, Kind, disk
@@ -531,6 +532,17 @@ async def test_what_others_have_removed_is_written_too(volatile: Volatile) -> No
     assert new(volatile) == []
 
 
+async def test_what_others_have_removed_before_it_was_looked_at_is_written_too(
+    volatile: Volatile,
+) -> None:
+    filesystem = FaultyFilesystem.wrap(volatile)
+    filesystem.lose_reply("fsync", "/srv/a", errno.EIO)
+    filesystem.interfere("fsync", "/srv/a", partial(volatile.remove, "/srv/a"), when="after")
+    with pytest.raises(MkdirError, match="Input/output error"):
+        await mkdir("/srv/a", durable=True, policy=within(filesystem))
+    assert new(volatile) == []
+
+
 async def test_nothing_is_written_where_all_is_gone(volatile: Volatile) -> None:
     filesystem = FaultyFilesystem.wrap(volatile)
     async with open_rollback_nursery(policy=within(filesystem)) as nursery:
@@ -664,6 +676,16 @@ async def test_what_vanishes_before_it_is_written_is_made_again(
     assert new(volatile) == ["/srv/a", "/srv/a/b"]
 
 
+async def test_a_control_group_cannot_be_written(
+    no_descendants: faults.ControlGroup,
+) -> None:
+    no_descendants.allow("max")
+    with pytest.raises(MkdirError) as caught:
+        await mkdir(no_descendants.path / "a", durable=True)
+    assert caught.value.errno == errno.EINVAL
+    assert not (no_descendants.path / "a").exists()
+
+
 async def test_a_file_that_takes_its_place_is_in_the_way(volatile: Volatile) -> None:
     filesystem = FaultyFilesystem.wrap(volatile)
 
@@ -772,6 +794,11 @@ async def test_it_is_waited_for_no_longer_than_any_system_call(
         with pytest.raises(StepTimeout) as caught:
             await makedirs("/srv/a/b", durable=True, policy=within(filesystem, retries={}))
         assert caught.value.filename == "/srv/a/b"
+        notes = [note for note in caught.value.__notes__ if "when it does" in note]
+        assert [note.rpartition("; it is ")[2] for note in notes] == [
+            "written to the disk when it does",
+            *["undone when it does"] * 2,
+        ]
         assert trio.current_time() == pytest.approx(5 + 1)
         assert owed() == [("fsync", "/srv/a/b"), ("undo", "/srv/a/b"), ("undo", "/srv/a")]
         hold.release()

@@ -110,7 +110,7 @@ class Call(FirstVisit, Attempts):
         """The same; who has named the mount is told that it is not there."""
         if self.on_mount is None or kind is not None:
             return super().disconnected(failure, now, kind)
-        why = f"{failure.path!r} was answered {errno.errorcode.get(failure.number)}"
+        why = f"{failure.path!r} was answered {errno.errorcode.get(failure.number, '?')}"
         return elsewhere(self.on_mount, now, self.mount, self.target.given, why)
 
     # What there is to do

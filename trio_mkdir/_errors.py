@@ -222,9 +222,10 @@ def explain(error: MkdirError, report: Report) -> None:
     for event in report.unsynced[:_NOTES]:
         error.add_note(f"a power cut may bring back what was in {event.path!r}: {event.why}")
     for debt in report.pending[:_NOTES]:
+        fate = "written to the disk" if debt.operation == "fsync" else "undone"
         error.add_note(
             f"{debt.path!r} waits for a system call ({debt.operation}) that has not returned"
-            f" on {debt.mount_point}; it is undone when it does"
+            f" on {debt.mount_point}; it is {fate} when it does"
         )
     told = (report.kept, report.unsynced, report.pending)
     more = sum(max(0, len(each) - _NOTES) for each in told)

@@ -165,7 +165,9 @@ class Undoing(SyncLog):
         try:
             entry = item.entry or (yield from self._insist(item.path, partial(self._known, item)))
         except OSError as error:
-            if error.errno != errno.ENOENT:
+            if error.errno == errno.ENOENT:
+                self.removed_from(parent_of(way[0]) or way[0], way[1], item, way[0])
+            else:
                 self._keep(item, f"lstat: {error.strerror}", error.errno)
             yield from self._inherit(way, item, gone=error.errno == errno.ENOENT)
             return
