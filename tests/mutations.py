@@ -34,6 +34,7 @@ CORE = (
     "test_faults.py",
     "test_hung_mount.py",
 )
+DURABILITY = ("test_durability.py",)
 AT_MOST = 300.0
 """Seconds for the tests of one bug: a bug may also make them hang."""
 
@@ -47,6 +48,7 @@ class Mutation:
     good: str
     bad: str
     times: int = 1
+    tests: tuple[str, ...] = CORE
 
 
 MUTATIONS = [
@@ -342,14 +344,64 @@ MUTATIONS = [
     Mutation(
         "many: nobody looks whether the mount is still there at the end",
         "_many.py",
-        "            self._check_mounts(self.mounts.values(), but_above=True)\n",
+        "            self._check_still_on_mount()\n",
         "            pass\n",
     ),
     Mutation(
         "many: nobody looks whether the mount is still there on the way",
         "_many.py",
-        "            self._check_mounts([directory], but_above=True)\n",
+        "            self._check_on_mount([directory])\n",
         "            pass\n",
+    ),
+    Mutation(
+        "durable: the entry of the topmost new directory is not written",
+        "_durability.py",
+        "    yield from _write_above(paths, transaction)\n",
+        "",
+        tests=DURABILITY,
+    ),
+    Mutation(
+        "durable: what may be ours after a lost reply is not written",
+        "_durability.py",
+        "[*_paths(made), *transaction.ambiguous]",
+        "_paths(made)",
+        times=2,
+        tests=DURABILITY,
+    ),
+    Mutation(
+        "durable: what another call has made and not committed is not written",
+        "_finish.py",
+        "        yield from sync_relied_on(transaction.made_here(), transaction)\n",
+        "        pass\n",
+        tests=DURABILITY,
+    ),
+    Mutation(
+        "durable: what another call removes that had it written comes back",
+        "_durability.py",
+        "        entry.durable = True  # before it may be on the disk\n",
+        "",
+        tests=DURABILITY,
+    ),
+    Mutation(
+        "durable: what is undone comes back",
+        "_undoing.py",
+        "        self.removed_from(parent_of(path) or path, via, item, path)\n",
+        "",
+        tests=DURABILITY,
+    ),
+    Mutation(
+        "durable: undoing waits for the lock of a directory that hangs in being written",
+        "_undo_log.py",
+        """        locked = {_spelling(path) for name, path in operations if name == "fsync"}\n""",
+        "        locked = set()\n",
+        tests=DURABILITY,
+    ),
+    Mutation(
+        "on_mount: nobody looks at the end",
+        "_call.py",
+        "                self._check_still_on_mount(self.on_mount)\n",
+        "                pass\n",
+        tests=("test_on_mount.py",),
     ),
 ]
 
@@ -366,7 +418,7 @@ def notices(mutation: Mutation, scratch: Path) -> tuple[bool, str]:
     if text.count(mutation.good) != mutation.times:
         raise SystemExit(f"{mutation.name}: {mutation.module} has changed; adapt the mutation")
     module.write_text(text.replace(mutation.good, mutation.bad), encoding="utf-8")
-    tests = [name for name in CORE if (copy / "tests" / name).exists()]
+    tests = [name for name in mutation.tests if (copy / "tests" / name).exists()]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
     try:
         run = subprocess.run(  # noqa: S603 - our own tests

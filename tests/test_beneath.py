@@ -940,6 +940,8 @@ async def test_a_root_whose_maker_has_closed_his_own_is_left_and_told_of(stage: 
                     await nursery.makedirs("f", beneath=stage.at("root/new"))
                     failing.open()
                     assert await maker.done() == "failure"
+                    # A late thread of another call may be looking whether it is wanted there.
+                    await trio_mkdir.wait_settled()
                     raise Failure
         assert await stage.settled() == ["root", "root/new"]
     assert [kept.path for kept in nursery.report.kept] == [stage.at("root/new")]

@@ -23,6 +23,7 @@ from ._errors import (
     MkdirProcessLookupError,
     MkdirTimeoutError,
     MountStalled,
+    NotMounted,
     RollbackError,
     StepTimeout,
 )
@@ -41,6 +42,7 @@ from ._events import (
     StepAnswered,
     StepStarted,
     StepTimedOut,
+    Unsynced,
 )
 from ._makedirs import makedirs, makedirs_many, mkdir, pending_rollbacks, wait_settled
 from ._mounts import Mount
@@ -79,6 +81,7 @@ __all__ = [
     "Mount",
     "MountStalled",
     "MountStatistics",
+    "NotMounted",
     "PendingRollback",
     "Policy",
     "ReliedOn",
@@ -92,6 +95,7 @@ __all__ = [
     "StepStarted",
     "StepTimedOut",
     "StepTimeout",
+    "Unsynced",
     "makedirs",
     "makedirs_many",
     "mkdir",

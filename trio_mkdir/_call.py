@@ -14,6 +14,7 @@ from ._errors import MkdirError, explain
 from ._events import Report, listening
 from ._first_visit import FirstVisit
 from ._handshake import Phase
+from ._on_mount import after, before, elsewhere
 from ._registry import registry
 from ._rollback import Rollback
 from ._visit import Visit
@@ -21,6 +22,7 @@ from ._walk import Failed
 
 if TYPE_CHECKING:
     from ._entries import Holder
+    from ._mounts import Mount
     from ._paths import AnyPath, Target
     from ._policy import Policy
     from ._visit import Work
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 class Call(FirstVisit, Attempts):
     """Makes one target: it is its own first visit to a thread. ``make`` it once."""
+
+    on_mount: AnyPath | None = None
+    """The mount point of the mount that it has to stay on."""
 
     def __init__(self, target: Target, policy: Policy, outer: tuple[Holder, ...] = ()) -> None:
         self._began = trio.current_time()
@@ -41,7 +46,10 @@ class Call(FirstVisit, Attempts):
             self.transaction.stay_in(confined)
         elaborate = outer or target.demands or filesystem.turn is not None
         if elaborate or listening(policy.observers):
-            _ = self.transaction  # it is needed in any case
+            transaction = self.transaction  # it is needed in any case
+            if target.demands is not None:
+                transaction.durable = target.demands.durable
+                self.on_mount = target.demands.on_mount
 
     @trio.lowlevel.enable_ki_protection
     async def make(self) -> Report:
@@ -52,6 +60,8 @@ class Call(FirstVisit, Attempts):
         visit: Visit = self
         registry.tree.begin(self)
         try:
+            if self.on_mount is not None:
+                await self._check_on_mount(self.on_mount)
             while True:
                 try:
                     if await self.step(visit):
@@ -61,6 +71,8 @@ class Call(FirstVisit, Attempts):
                 except BeingRemoved as removal:
                     await self.wait_removed(removal)
                 visit = self.another(self.rest())
+            if self.on_mount is not None:
+                self._check_still_on_mount(self.on_mount)
             if self.troubled:
                 self.check_mount(Failed(errno.ENODEV, self.target.path))
             report = self._report()
@@ -79,6 +91,27 @@ class Call(FirstVisit, Attempts):
     def _fail(self, failure: BaseException) -> None:
         if isinstance(failure, MkdirError):
             explain(failure, self._report())
+
+    async def _check_on_mount(self, point: AnyPath) -> None:  # noqa: ASYNC910 - the visits after it are
+        error = before(point, self.mount, self.target.given)
+        if error is not None:
+            await trio.lowlevel.checkpoint()
+            raise error
+
+    def _check_still_on_mount(self, point: AnyPath) -> None:
+        there = self.filesystem.mount(self.target.path)
+        error = after(point, there, self.mount, self.target.given)
+        if error is not None:
+            raise error
+
+    def disconnected(
+        self, failure: Failed, now: Mount, kind: type[MkdirError] | None
+    ) -> MkdirError:
+        """The same; who has named the mount is told that it is not there."""
+        if self.on_mount is None or kind is not None:
+            return super().disconnected(failure, now, kind)
+        why = f"{failure.path!r} was answered {errno.errorcode.get(failure.number, '?')}"
+        return elsewhere(self.on_mount, now, self.mount, self.target.given, why)
 
     # What there is to do
 

@@ -26,3 +26,8 @@ class Demands:
     ownership: Ownership | None = None
     on_mount: str | bytes | None = None
     """A mount point, absolute."""
+
+    @property
+    def elaborate(self) -> bool:
+        """Whether anything is to be done to what was made."""
+        return self.atomic or self.durable or self.ownership is not None

@@ -68,6 +68,8 @@ class Entry:
     """By which it was made there."""
     seen: float = 0.0
     """`time.monotonic` after that."""
+    durable: bool = False
+    """Whether a power cut must not bring it back once it is removed, whoever does so."""
     missed: bool = False
     """Whether somebody else turned away from it while it was being removed."""
     born: float = 0.0

@@ -130,6 +130,16 @@ class EscapeError(MkdirError):
     """
 
 
+class NotMounted(MkdirError):
+    """The path does not lie on the mount that ``on_mount`` names; nothing is made.
+
+    Told by the mount table, before the first system call, and once more after the last one and
+    after each failure: then everything is undone. Its errno is ENODEV, which no ``mkdir(2)``
+    answers, its ``root_cause`` is `RootCause.DISCONNECTED`, and ``mount`` is the mount that is
+    there instead.
+    """
+
+
 class RollbackError(Exception):
     """One thing that a rollback nursery could not undo; the others it has undone all the same.
 
@@ -188,6 +198,16 @@ def mkdir_error(
     return error
 
 
+def not_mounted(point: AnyPath, path: AnyPath, there: Mount, *notes: str) -> NotMounted:
+    """The error for a ``path`` that is ``there`` and not on the mount at ``point``."""
+    error = NotMounted(errno.ENODEV, f"not on the mount of on_mount={point!r}", path)
+    error.root_cause = RootCause.DISCONNECTED
+    error.mount = there
+    for note in notes:
+        error.add_note(note)
+    return error
+
+
 def as_mkdir_error(error: OSError) -> MkdirError:
     """What to raise where the working directory is gone, or cannot be told."""
     number = error.errno or errno.ENOENT
@@ -199,11 +219,15 @@ def explain(error: MkdirError, report: Report) -> None:
     error.report = report
     for kept in report.kept[:_NOTES]:
         error.add_note(f"left {kept.path!r}: {kept.why}")
+    for event in report.unsynced[:_NOTES]:
+        error.add_note(f"a power cut may bring back what was in {event.path!r}: {event.why}")
     for debt in report.pending[:_NOTES]:
+        fate = "written to the disk" if debt.operation == "fsync" else "undone"
         error.add_note(
             f"{debt.path!r} waits for a system call ({debt.operation}) that has not returned"
-            f" on {debt.mount_point}; it is undone when it does"
+            f" on {debt.mount_point}; it is {fate} when it does"
         )
-    more = sum(max(0, len(told) - _NOTES) for told in (report.kept, report.pending))
+    told = (report.kept, report.unsynced, report.pending)
+    more = sum(max(0, len(each) - _NOTES) for each in told)
     if more:
         error.add_note(f"and {more} more, in the report")

@@ -35,7 +35,8 @@ class PendingRollback:
     operation: str
     """The system call at ``path`` that has not returned: ``"mkdir"`` where it may still appear,
     ``"rmdir"``, ``"lstat"`` or ``"stat"`` in its removal. Or ``"undo"``, where it stands until
-    something else is answered."""
+    something else is answered; ``"fsync"``, where what was removed from it may come back after a
+    power cut until then."""
     mount_point: str
     """Where the mount is that does not answer."""
     since: float
@@ -110,6 +111,14 @@ class Kept(Event):
 
 
 @attrs.frozen
+class Unsynced(Event):
+    """Something was removed from ``path``, and a power cut may bring it back: fsync(2) failed."""
+
+    why: str
+    errno: int
+
+
+@attrs.frozen
 class DebtTaken(Event):
     """The call has ended; this much of its undoing waits for the kernel."""
 
@@ -152,11 +161,15 @@ class Report:
     """After a failure: what was made but not undone, each with ``path`` and ``why``."""
     pending: tuple[PendingRollback, ...] = ()
     """After a failure: what is still owed, and paid when the kernel answers."""
+    unsynced: tuple[Unsynced, ...] = ()
+    """After a failure of a durable call: from where something was removed that a power cut may
+    bring back, each with ``path`` and ``why``."""
 
 
 _LEVELS: Final[dict[type[Event], int]] = {
     DebtTaken: logging.WARNING,
     Kept: logging.WARNING,
+    Unsynced: logging.WARNING,
     DebtPaid: logging.INFO,
     LateAnswer: logging.INFO,
 }
@@ -261,6 +274,7 @@ class Recorder:
             removed=paths(Removed),
             kept=events(Kept),
             pending=tuple([event.debt for event in events(DebtTaken)]),
+            unsynced=events(Unsynced),
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._durability import sync
+from ._durability import sync, sync_relied_on
 from ._os import Opening
 from ._ownership import give
 
@@ -41,6 +41,13 @@ def finish(
         yield from sync(made, transaction)
 
 
+def last(wanted: Demands | None, forward: Program, transaction: Transaction) -> Program:
+    """Go ``forward``; then what can be done only once it is known what the call relies on."""
+    yield from forward
+    if wanted is not None and wanted.durable:
+        yield from sync_relied_on(transaction.made_here(), transaction)
+
+
 class Finish:
     """A walk, and what is done to the directories that were made on it."""
 
@@ -64,3 +71,7 @@ class Finish:
         yield from self._walk.run()
         made = self._transaction.made_here()
         yield from finish(self._wanted, made, self._target, self._transaction)
+
+    def last(self, forward: Program) -> Program:
+        """Go ``forward``; then what has to come after that."""
+        yield from last(self._wanted, forward, self._transaction)

@@ -97,8 +97,11 @@ class FirstVisit(Visit, Holder):
 
     def _everything(self, transaction: Transaction, walk: Walk) -> Sliced:
         wanted = self.target.demands
-        way = walk if wanted is None else Finish(walk, wanted, self.target, transaction)
-        program = transaction.forward(way, provisional=bool(self.outer))
+        if wanted is None or not wanted.elaborate:
+            program = transaction.forward(walk, provisional=bool(self.outer))
+        else:
+            finish = Finish(walk, wanted, self.target, transaction)
+            program = finish.last(transaction.forward(finish, provisional=bool(self.outer)))
         return Sliced(program, transaction.enter)
 
     @property

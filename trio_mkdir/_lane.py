@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from ._attempts import Attempts
@@ -65,6 +66,10 @@ class Whole(Protocol):
 
     def workers_in(self, directory: AnyPath) -> Workers:
         """By whose worker threads something is made in ``directory``."""
+        ...
+
+    def last(self, forward: Program) -> Program:
+        """Go ``forward``, and do what has to come after that."""
         ...
 
     def finish(self, only: Workers | None) -> Program:
@@ -178,7 +183,8 @@ class Lane(Attempts):
         self._go_to(paths[0])
         provisional = self._call.provisional
         self.mine.update(self.transaction.batched())
-        await self._do(lambda: self.transaction.forward(self, provisional=provisional))
+        forward = partial(self.transaction.forward, self, provisional=provisional)
+        await self._do(lambda: self._call.last(forward()))
 
     def _go_to(self, path: AnyPath, workers: Workers | None = None) -> None:
         self._place = path

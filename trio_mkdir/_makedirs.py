@@ -62,12 +62,15 @@ async def makedirs(
           It has to be there. A descriptor stays the caller's own and may be closed at once.
       atomic: Whether what is missing appears at once and whole, with its final owner and mode, or
           not at all, also if the process is killed.
-      durable: Whether the new directories survive a power cut once the call has returned.
+      durable: Whether the new directories survive a power cut once the call has returned, and
+          what is undone does not come back after one. Each has to be readable, by fsync(2).
       exact_mode: Whether the last directory has precisely ``mode``, whatever the umask.
       owner: Whose every new directory is, by name or number; None for the process's user.
       group: Its group, by name or number; None for what the filesystem gives it.
       like: A directory whose owner, mode, default ACL and extended attributes the new ones get.
-      on_mount: The mount point of the mount that ``path`` has to lie on, before and after.
+      on_mount: The mount point of the mount that ``path`` has to lie on, before the first and
+          after the last system call, by the text of both and of the mount table. A relative one is
+          taken against the working directory.
 
     Returns:
       What was made, relied on and tried again.
@@ -78,7 +81,9 @@ async def makedirs(
       StepTimeout: A system call has not returned in time, ``policy.retries`` included.
       MountStalled: Too many earlier system calls on this mount have not returned yet.
       EscapeError: ``path`` is absolute or leads out of ``beneath``.
-      NotImplementedError: The platform cannot keep it ``beneath`` anything; nothing was made.
+      NotMounted: ``path`` does not lie on the mount at ``on_mount``; see `NotMounted`.
+      NotImplementedError: The platform cannot keep it ``beneath`` anything, or the filesystem is a
+          double that opens no directories; nothing was made.
       ValueError, TypeError: An argument is out of range or of the wrong type; nothing was made.
 
     **Cancellation handling**: A checkpoint, always, also when it fails. When cancelled, it undoes

@@ -15,10 +15,10 @@ import trio
 from ._beneath import confine
 from ._errors import MkdirError, explain
 from ._events import Recorder
-from ._finish import check_able, finish
+from ._finish import check_able, finish, last
 from ._incoming import Incoming
 from ._lane import Lane
-from ._on_mount import check_on_mount, leads_to
+from ._on_mount import after, before, leads_to
 from ._paths import Target, parent_of
 from ._plan import Plan
 from ._registry import registry
@@ -96,7 +96,8 @@ class ManyCall:
         )
         if confined is not None:
             self.transaction.stay_in(confined)
-        self._wanted = wanted = order.demands
+        self.transaction.durable = order.demands is not None and order.demands.durable
+        wanted = order.demands
         self._on_mount = None if wanted is None else wanted.on_mount
         made_with = _ALL if wanted is None or wanted.ownership is None else _CLOSED
         self._mode, self._parent_mode = order.mode & made_with, order.parent_mode & made_with
@@ -126,12 +127,12 @@ class ManyCall:
         try:
             await trio.lowlevel.checkpoint()
             while paths := await self._paths.some():
-                self._check_mounts(paths)
+                self._check_on_mount(paths)
                 for plan in self._plans(paths):
                     plan()
                     await self._carry_out()
             await self._settle()
-            self._check_mounts(self.mounts.values(), but_above=True)
+            self._check_still_on_mount()
             self._tell_progress(at_once=True)
             report = self.report()
             self._succeed()
@@ -210,19 +211,32 @@ class ManyCall:
 
     def workers_in(self, directory: AnyPath) -> Workers:
         """By whose worker threads something is made in ``directory``."""
-        if self._on_mount is not None:
-            self._check_mounts([directory], but_above=True)
+        if self._on_mount is not None and not leads_to(directory, self._on_mount):
+            self._check_on_mount([directory])
         workers = registry.workers.on(self.filesystem.mount(directory))
         self.mounts.setdefault(workers, directory)
         return workers
 
-    def _check_mounts(self, paths: Iterable[AnyPath], *, but_above: bool = False) -> None:
-        """Whether ``paths`` lie where they have to lie, but for those on the way to the mount."""
+    def _check_on_mount(self, paths: Iterable[AnyPath]) -> None:
+        """Whether ``paths`` lie where they have to lie."""
         point = self._on_mount
-        if point is not None:
-            for path in paths:
-                if not (but_above and leads_to(path, point)):
-                    check_on_mount(point, self.filesystem.mount(path), self.as_given(path))
+        if point is None:
+            return
+        for path in paths:
+            error = before(point, self.filesystem.mount(path), self.as_given(path))
+            if error is not None:
+                raise error
+
+    def _check_still_on_mount(self) -> None:
+        point = self._on_mount
+        if point is None:
+            return
+        for workers, directory in [*self.mounts.items()]:
+            if not leads_to(directory, point):  # otherwise it is on the way to the mount
+                there = self.filesystem.mount(directory)
+                error = after(point, there, workers.mount, self.as_given(directory))
+                if error is not None:
+                    raise error
 
     def gone(self) -> tuple[Mount, Mount] | None:
         """A mount that is not where it was, and the one that is there now."""
@@ -329,6 +343,10 @@ class ManyCall:
             target = self._target("", self._final_mode)
             yield from finish(wanted, [*standing.values()], target, self.transaction)
             self._finished.update(made)
+
+    def last(self, forward: Program) -> Program:
+        """Go ``forward``, and do what has to come after that."""
+        yield from last(self._finishes, forward, self.transaction)
 
     def _tell_progress(self, *, at_once: bool = False) -> None:
         now = trio.current_time()

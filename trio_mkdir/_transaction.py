@@ -15,6 +15,7 @@ from ._causes import RootCause
 from ._entries import BeingRemoved, Holder
 from ._events import PendingRollback, ReliedOn
 from ._paths import AnyPath
+from ._sync_log import Unwritten
 from ._undo_log import Item
 from ._undoing import Undoing
 from ._walk import Failed
@@ -125,7 +126,9 @@ class Transaction(Undoing):
         with self.lock:
             # Undone meanwhile, by somebody who did not wait for us? Then nothing there is ours.
             if not item.taken:
-                item.entry = self.tree.made(self.holder, identity, item.path, item.since, via)
+                entry = self.tree.made(self.holder, identity, item.path, item.since, via)
+                entry.durable = entry.durable or item.durable
+                item.entry = entry
 
     def hold(self, mine: Collection[AnyPath] = ()) -> Program:
         """Hold every directory on the call's path, so that no other call's rollback removes it.
@@ -206,7 +209,8 @@ class Transaction(Undoing):
         ]
         for item in items:  # there can be many of them: no look at the mount table for each
             mount = where(item.path) if item.workers is None else item.workers.mount
-            debts.append(PendingRollback(item.path, "undo", mount.mount_point, since))
+            operation = "fsync" if isinstance(item, Unwritten) else "undo"
+            debts.append(PendingRollback(item.path, operation, mount.mount_point, since))
         return debts
 
     # The roots that it is beneath

@@ -50,6 +50,8 @@ class Item:
     """How it is looked at and removed, if not as everything else of the undo log that it is in."""
     after: Hands = ()
     """What others are undoing and may be in it, under another path."""
+    durable = False
+    """Whether a power cut must not bring it back."""
 
     def __init__(
         self, path: AnyPath, workers: Workers | None, *, made: bool, since: float = 0.0
@@ -298,19 +300,18 @@ class UndoLog:
         """Where the next item is that no system call is in the way of."""
         self._unfold()
         self._doubt()
-        blocked = {
-            path
-            for operation in [
-                *(other.operation for other in self._busy() if other is not payer),
-                *self._table.stuck_in(),
-            ]
-            if operation is not None
-            for path in _at_or_above(operation[1])
-        }
+        operations = [
+            *filter(None, (other.operation for other in self._busy() if other is not payer)),
+            *self._table.stuck_in(),
+        ]
+        blocked = {path for _, where in operations for path in _at_or_above(where)}
+        # It locks the directory that it writes.
+        locked = {_spelling(path) for name, path in operations if name == "fsync"}
         for place in reversed(range(len(self._items))):
             item = self._items[place]
             mine = item.position >= self.floor and only in {None, item.workers}
             mine = mine and not any(hand in self._hands for hand in item.after)
+            mine = mine and not (locked and locked.intersection(map(parent_of, item.paths)))
             if mine and blocked.isdisjoint(item.paths):
                 return place
         return None

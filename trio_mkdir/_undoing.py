@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from ._causes import root_cause
 from ._entries import BeingRemoved, Holder, State
-from ._events import Kept, Made, Removed
+from ._events import Kept, Made, Removed, Unsynced
 from ._os import Confined
 from ._paths import parent_of
-from ._undo_log import Item, UndoLog
+from ._sync_log import SyncLog, Unwritten, write
+from ._undo_log import Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -46,7 +47,7 @@ _NOTHING_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _NOT_EMPTY: Final = {errno.ENOTEMPTY, errno.EEXIST}
 
 
-class Undoing(UndoLog):
+class Undoing(SyncLog):
     """The undo log of one call, or of one block, and the programs that empty it."""
 
     confined: Confined | None = None
@@ -153,6 +154,9 @@ class Undoing(UndoLog):
             yield from self._undo(item)
 
     def _undo(self, item: Item) -> Program:
+        if isinstance(item, Unwritten):
+            yield from self._write(item)
+            return
         if item.doubt is not None:
             yield from self._tell_doubt(item, item.doubt)
             return
@@ -160,10 +164,13 @@ class Undoing(UndoLog):
         try:
             entry = item.entry or (yield from self._insist(item.path, partial(self._known, item)))
         except OSError as error:
-            if error.errno != errno.ENOENT:
+            if error.errno == errno.ENOENT:
+                self.removed_from(parent_of(way[0]) or way[0], way[1], item, way[0])
+            else:
                 self._keep(item, f"lstat: {error.strerror}", error.errno)
             yield from self._inherit(way, item, gone=error.errno == errno.ENOENT)
             return
+        entry.durable = entry.durable or item.durable
         state = self.tree.release(self.holder, entry)
         if state is State.REMOVING:
             yield from self._remove(item, entry)
@@ -225,7 +232,19 @@ class Undoing(UndoLog):
         finally:
             if not told:
                 self._stop_removing(entry)
-        yield from self._inherit(way or ways[0], item, gone=way is None)
+        item.durable = entry.durable
+        path, via = way or ways[0]
+        self.removed_from(parent_of(path) or path, via, item, path)
+        yield from self._inherit((path, via), item, gone=way is None)
+
+    def _write(self, item: Unwritten) -> Program:
+        """Without it, what was removed from there comes back after a power cut."""
+        try:
+            yield from self._insist(item.path, partial(write, item.path, item.written_by))
+        except FileNotFoundError:  # and so is all that was in it
+            pass
+        except OSError as error:
+            self.recorder.tell(Unsynced, item.path, f"fsync: {error.strerror}", error.errno)
 
     def _stop_removing(self, entry: Entry) -> None:
         """It may be tried once more, but not now, whoever has turned away from it."""

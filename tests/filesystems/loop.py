@@ -35,6 +35,7 @@ def loop_mount(
     mkfs_options: Sequence[str] = (),
     *,
     prepare: Callable[[Path], None] | None = None,
+    options: str = "loop",
 ) -> Iterator[MountPoint]:
     """Make a filesystem in an image file in *directory*, and mount it beside the image.
 
@@ -54,7 +55,7 @@ def loop_mount(
         prepare(image)
     try:
         with mount_point(home / "mnt") as point:
-            point.mount(fstype, str(image), "loop")
+            point.mount(fstype, str(image), options)
             yield point
     finally:
         _detach(image)

@@ -33,6 +33,7 @@ from trio_mkdir import (
     RootCause,
     StepAnswered,
     StepTimeout,
+    Unsynced,
 )
 
 
@@ -59,6 +60,8 @@ async def check_makedirs(path_like: os.PathLike[str], path_like_bytes: os.PathLi
     await trio_mkdir.makedirs(3)  # type: ignore[arg-type]
     await trio_mkdir.makedirs("a/b", policy=None)  # type: ignore[arg-type]
     await trio_mkdir.makedirs("a/b", beneath=1.5)  # type: ignore[arg-type]
+    await trio_mkdir.makedirs("a/b", durable=True, on_mount=Path("/"))
+    await trio_mkdir.makedirs("a/b", on_mount=3)  # type: ignore[arg-type]
 
 
 async def check_mkdir() -> None:
@@ -94,6 +97,7 @@ async def check_rollback_nursery(policy: Policy) -> None:
         assert_type(await nursery.mkdir(Path("a"), exist_ok=True), Report)
         await nursery.makedirs("a/b", beneath="root")
         await nursery.mkdir("a", beneath=3)
+        await nursery.mkdir("a", durable=True, on_mount=b"/")
         assert_type(await nursery.makedirs_many(["a/d", b"a/e"], exist_ok=False), Report)
         await nursery.makedirs_many(["f"], beneath=Path("/srv"), exact_mode=True, like="/srv")
         nursery.start_soon(nursery.makedirs, "a/c")
@@ -115,6 +119,7 @@ def check_report(report: Report) -> None:
     assert_type(report.removed, tuple[str | bytes, ...])
     assert_type(report.kept, tuple[Kept, ...])
     assert_type(report.pending, tuple[PendingRollback, ...])
+    assert_type(report.unsynced, tuple[Unsynced, ...])
 
     report.steps = 2  # type: ignore[misc]
 

@@ -42,8 +42,11 @@ class Corrections:
         return True
 
 
-def correct_mode(path: str, mode: int, explicit: int) -> None:
-    """Give a new directory the bits of its mode that ``mkdir(2)`` has not given it."""
+def correct_mode(path: str, mode: int, explicit: int, *, durable: bool = False) -> None:
+    """Give a new directory the bits of its mode that ``mkdir(2)`` has not given it.
+
+    ``durable``: on the disk, too.
+    """
     try:
         # Of what was made, not of what may have taken its place.
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -51,24 +54,32 @@ def correct_mode(path: str, mode: int, explicit: int) -> None:
         _correct(path, mode, explicit)
         return
     try:
-        _correct(directory, mode, explicit)
+        if _correct(directory, mode, explicit) and durable:
+            os.fsync(directory)
     finally:
         os.close(directory)
 
 
-def correct_mode_beneath(root: str, path: str, mode: int, explicit: int) -> None:
+def correct_mode_beneath(
+    root: str, path: str, mode: int, explicit: int, *, durable: bool = False
+) -> None:
     """The same for a ``path`` that is relative to ``root`` and must not lead out of it."""
     from trio_mkdir._beneath import open_beneath  # noqa: PLC0415 - only where it is asked for
 
     with open_beneath(root, path) as directory:
         # By its descriptor, though that cannot be given to fchmod(2): no name is looked up again.
-        _correct(f"/proc/self/fd/{directory}", mode, explicit)
+        link = f"/proc/self/fd/{directory}"
+        if durable:
+            correct_mode(f"{link}/.", mode, explicit, durable=True)
+        else:
+            _correct(link, mode, explicit)
 
 
-def _correct(directory: int | str, mode: int, explicit: int) -> None:
+def _correct(directory: int | str, mode: int, explicit: int) -> bool:
     wanted = _modes.corrected(os.stat(directory).st_mode, mode, explicit)
     if wanted is not None:
         os.chmod(directory, wanted)
+    return wanted is not None
 
 
 def obstacle(path: str, number: int) -> tuple[str, int]:

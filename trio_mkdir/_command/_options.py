@@ -29,6 +29,8 @@ class Options(argparse.Namespace):
 
     mode: str | None
     beneath: str | None
+    durable: bool
+    on_mount: str | None
     parents: bool
     verbose: bool
     contexts: list[str | None]
@@ -44,7 +46,11 @@ class Options(argparse.Namespace):
 
     def keywords(self) -> dict[str, Any]:
         """Those that `mkdir`, `makedirs` and `makedirs_many` take alike, as their keywords."""
-        return {"beneath": self.beneath}
+        return {
+            "beneath": self.beneath,
+            "durable": self.durable,
+            "on_mount": self.on_mount,
+        }
 
 
 def _declare(parser: argparse.ArgumentParser) -> list[argparse.Action]:
@@ -84,6 +90,16 @@ def _declare(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             metavar="ROOT",
             help="take each DIRECTORY as relative to ROOT, and never make, look at or remove "
             "anything outside it",
+        ),
+        add(
+            "--durable",
+            action="store_true",
+            help="have each DIRECTORY written to the disk, so that it survives a power cut",
+        ),
+        add(
+            "--on-mount",
+            metavar="PATH",
+            help="fail if a DIRECTORY is not on the mount whose mount point is PATH",
         ),
         add(
             "--timeout",

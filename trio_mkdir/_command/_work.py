@@ -44,6 +44,7 @@ _MAY_BE_ABOVE = {
     errno.EACCES,
     errno.ENAMETOOLONG,
 }
+_FATES = {"mkdir": "may still appear", "fsync": "is still being written to the disk"}
 
 
 def work(options: Options, plan: Plan, voice: Voice, front: Front) -> None:
@@ -79,7 +80,7 @@ async def _run(options: Options, plan: Plan, voice: Voice, front: Front) -> None
         maker.tell_unfinished(f"not done within {options.timeout:g} s")
     pending = pending_rollbacks()
     for debt in pending:
-        fate = "may still appear" if debt.operation == "mkdir" else "still stands"
+        fate = _FATES.get(debt.operation, "still stands")
         voice.complain(
             f"{quote(os.fsdecode(debt.path))} {fate}: {quote(debt.mount_point)} does not answer; "
             f"process {os.getpid()} stays to undo it"
@@ -180,6 +181,8 @@ class _Maker:
         correct = correct_mode
         if self._options.beneath is not None:
             correct = functools.partial(correct_mode_beneath, self._options.beneath)
+        if self._options.durable:
+            correct = functools.partial(correct, durable=True)
         corrections = Corrections(correct, paths, mode, explicit)
         done = not paths
         try:
@@ -212,7 +215,15 @@ class _Maker:
 
     async def _sentence(self, error: OSError) -> str:
         """GNU's sentence, and more where GNU has none. A checkpoint only if it has to look."""
-        from trio_mkdir import EscapeError, MkdirError, MountStalled, RootCause, StepTimeout
+        from trio_mkdir import (
+            EscapeError,
+            MkdirError,
+            MountStalled,
+            NotMounted,
+            RootCause,
+            StepTimeout,
+        )
+        from trio_mkdir._durability import UNWRITTEN
 
         beneath = self._options.beneath
         path, why = os.fsdecode(error.filename), error.strerror
@@ -222,6 +233,11 @@ class _Maker:
             return f"cannot change permissions of {quote(path)}: {why}"  # noqa: ASYNC910
         if isinstance(error, (StepTimeout, MountStalled)):
             why = SILENCE
+        elif isinstance(error, NotMounted):
+            point = quote(self._options.on_mount or "")
+            why = ", ".join([f"it is not on the mount at {point}", *error.__notes__])
+        elif any(note.startswith(UNWRITTEN) for note in getattr(error, "__notes__", [])):
+            return f"cannot write directory {quote(path)} to the disk: {why}"  # noqa: ASYNC910
         elif isinstance(error, MkdirError) and error.root_cause is RootCause.DISCONNECTED:
             why = ", ".join([str(why), *getattr(error, "__notes__", [])])
         elif beneath is not None:  # whose paths are not for the kernel to walk
@@ -262,6 +278,11 @@ class _Maker:
         report = self._nursery.report
         for kept in report.kept:
             self._voice.complain(f"{quote(os.fsdecode(kept.path))} is left: {kept.why}")
+        for event in report.unsynced:
+            self._voice.complain(
+                "a power cut may bring back what was removed from "
+                f"{quote(os.fsdecode(event.path))}: {event.why}"
+            )
         if self._options.verbose:
             self._tell_verbosely(report, stands=error is None)
         if self._options.json:
