@@ -874,10 +874,20 @@ async def test_each_event_is_told_once_whoever_listens(
     assert sum(record.getMessage().startswith("Made") for record in caplog.records) == 3
 
 
-async def test_a_failure_after_many_in_one_go_tells_each_of_them(here: Path) -> None:
+async def test_a_failure_after_many_in_one_go_tells_each_of_them(
+    here: Path, clock: MockClock
+) -> None:
     (here / "file").touch()
+
+    async def paths() -> AsyncIterator[str]:
+        for number in range(50):
+            yield f"a/{number}"
+        clock.jump(1)  # so that what has come is made before the last one comes
+        yield "a"
+        yield "file/x"
+
     with pytest.raises(MkdirNotADirectoryError) as caught:
-        await makedirs_many([*(f"a/{number}" for number in range(50)), "file/x"])
+        await makedirs_many(paths())
     report = caught.value.report
     assert len(report.created) == len(set(report.created)) == len(report.removed) == 51
     assert tree(here) == ["file"]
@@ -949,6 +959,15 @@ async def test_in_a_rollback_nursery_it_is_provisional(here: Path) -> None:
     assert tree(here) == []
     assert len(nursery.report.created) == len(nursery.report.removed) == 9
     assert nursery.report.created[0] == "a"
+
+
+async def test_what_was_made_in_a_nursery_stays_for_who_has_relied_on_it(stage: Stage) -> None:
+    policy = Policy(filesystem=stage)
+    async with open_rollback_nursery(policy=policy) as nursery:
+        await nursery.makedirs_many([stage.at("a/x"), stage.at("b")])
+        await makedirs(stage.at("a"), exist_ok=True, policy=policy)
+        nursery.cancel_scope.cancel()
+    assert await stage.settled() == ["a"]
 
 
 async def test_in_a_rollback_nursery_it_stays_with_the_block(here: Path) -> None:
