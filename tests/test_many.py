@@ -387,6 +387,19 @@ async def test_what_was_made_on_the_way_is_its_own_when_it_is_asked_for_later(he
     assert len(tree(here)) == 8194
 
 
+async def test_what_was_made_on_the_way_may_come_later_though_nothing_may_be_there(
+    here: Path, clock: MockClock
+) -> None:
+    async def paths() -> AsyncIterator[str]:
+        yield "a/b"
+        clock.jump(1)  # so that what has come is made before the last one comes
+        yield "c"
+        yield "a"
+
+    report = await makedirs_many(paths(), exist_ok=False)
+    assert {*report.created} == {"a", "a/b", "c"}
+
+
 async def test_a_call_that_waits_for_a_path_can_be_cancelled(here: Path) -> None:
     send, receive = trio.open_memory_channel[str](0)
     async with send, receive, trio.open_nursery() as nursery:
