@@ -336,14 +336,14 @@ MUTATIONS = [
     Mutation(
         "many: nobody looks whether the mount is still there at the end",
         "_many.py",
-        "            self._check_mounts(self.mounts.values(), but_above=True)\n",
+        "            self.check_mounts(self.mounts.values(), but_above=True)\n",
         "            pass\n",
     ),
     Mutation(
         "many: nobody looks whether the mount is still there on the way",
-        "_many.py",
-        "            self._check_mounts([directory], but_above=True)\n",
-        "            pass\n",
+        "_lane.py",
+        "                self._call.check_mounts(above, but_above=True)\n",
+        "                pass\n",
     ),
 ]
 

@@ -400,6 +400,9 @@ async def test_a_mount_that_vanishes_meanwhile_ends_it_and_nothing_is_left(
     assert caught.value.root_cause is RootCause.DISCONNECTED
     await wait_settled()
     assert nas.memory.paths() == ["/nas", "/nas/sub", "/srv"]
+    # Beneath what was its mount point nothing is even tried.
+    made = [record.path for record in nas.operations if record.operation == "mkdir"]
+    assert made[-1] == when
 
 
 # What it costs where nothing is asked for

@@ -93,7 +93,7 @@ class ManyCall:
         if confined is not None:
             self.transaction.stay_in(confined)
         self._wanted = wanted = order.demands
-        self._on_mount = None if wanted is None else wanted.on_mount
+        self.on_mount = None if wanted is None else wanted.on_mount
         made_with = _ALL if wanted is None or wanted.ownership is None else _CLOSED
         self._mode, self._parent_mode = order.mode & made_with, order.parent_mode & made_with
         self._finishes = check_able(wanted, filesystem)
@@ -120,12 +120,12 @@ class ManyCall:
         try:
             await trio.lowlevel.checkpoint()
             while paths := await self._paths.some():
-                self._check_mounts(paths)
+                self.check_mounts(paths)
                 for plan in self._plans(paths):
                     plan()
                     await self._carry_out()
             await self._settle()
-            self._check_mounts(self.mounts.values(), but_above=True)
+            self.check_mounts(self.mounts.values(), but_above=True)
             self._tell_progress(at_once=True)
             report = self.report()
             self._succeed()
@@ -204,15 +204,13 @@ class ManyCall:
 
     def workers_in(self, directory: AnyPath) -> Workers:
         """By whose worker threads something is made in ``directory``."""
-        if self._on_mount is not None:
-            self._check_mounts([directory], but_above=True)
         workers = registry.workers.on(self.filesystem.mount(directory))
         self.mounts.setdefault(workers, directory)
         return workers
 
-    def _check_mounts(self, paths: Iterable[AnyPath], *, but_above: bool = False) -> None:
-        """Whether ``paths`` lie where they have to lie, but for those on the way to the mount."""
-        point = self._on_mount
+    def check_mounts(self, paths: Iterable[AnyPath], *, but_above: bool = False) -> None:
+        """Raise unless ``paths`` lie where they have to lie, ``but_above`` it those on the way."""
+        point = self.on_mount
         if point is not None:
             for path in paths:
                 if not (but_above and leads_to(path, point)):
