@@ -349,9 +349,9 @@ MUTATIONS = [
     ),
     Mutation(
         "many: nobody looks whether the mount is still there on the way",
-        "_many.py",
-        "            self._check_on_mount([directory])\n",
-        "            pass\n",
+        "_lane.py",
+        "                self._call.check_on_mount(above, but_above=True)\n",
+        "                pass\n",
     ),
     Mutation(
         "durable: the entry of the topmost new directory is not written",

@@ -465,6 +465,19 @@ async def test_how_many_work_depends_on_how_long_a_directory_takes(
     assert call._width() == width
 
 
+async def test_what_was_made_on_the_way_may_come_later_though_nothing_may_be_there(
+    here: Path, clock: MockClock
+) -> None:
+    async def paths() -> AsyncIterator[str]:
+        yield "a/b"
+        clock.jump(1)  # so that what has come is made before the last one comes
+        yield "c"
+        yield "a"
+
+    report = await makedirs_many(paths(), exist_ok=False)
+    assert {*report.created} == {"a", "a/b", "c"}
+
+
 async def test_a_call_that_waits_for_a_path_can_be_cancelled(here: Path) -> None:
     send, receive = trio.open_memory_channel[str](0)
     async with send, receive, trio.open_nursery() as nursery:
@@ -953,13 +966,19 @@ async def test_each_event_is_told_once_whoever_listens(
 
 
 async def test_a_failure_after_many_in_one_go_tells_each_of_them(
-    here: Path, monkeypatch: pytest.MonkeyPatch
+    here: Path, clock: MockClock
 ) -> None:
-    monkeypatch.setattr(_many, "_processors", lambda: 1)
-    monkeypatch.setattr(_many, "_SLOW", math.inf)  # however busy the machine is
     (here / "file").touch()
+
+    async def paths() -> AsyncIterator[str]:
+        for number in range(50):
+            yield f"a/{number}"
+        clock.jump(1)  # so that what has come is made before the last one comes
+        yield "a"
+        yield "file/x"
+
     with pytest.raises(MkdirNotADirectoryError) as caught:
-        await makedirs_many([*(f"a/{number}" for number in range(50)), "file/x"])
+        await makedirs_many(paths())
     report = caught.value.report
     assert len(report.created) == len(set(report.created)) == len(report.removed) == 51
     assert report.removed[-1] == "a"
@@ -1033,6 +1052,15 @@ async def test_in_a_rollback_nursery_it_is_provisional(here: Path) -> None:
     assert tree(here) == []
     assert len(nursery.report.created) == len(nursery.report.removed) == 9
     assert nursery.report.created[0] == "a"
+
+
+async def test_what_was_made_in_a_nursery_stays_for_who_has_relied_on_it(stage: Stage) -> None:
+    policy = Policy(filesystem=stage)
+    async with open_rollback_nursery(policy=policy) as nursery:
+        await nursery.makedirs_many([stage.at("a/x"), stage.at("b")])
+        await makedirs(stage.at("a"), exist_ok=True, policy=policy)
+        nursery.cancel_scope.cancel()
+    assert await stage.settled() == ["a"]
 
 
 async def test_in_a_rollback_nursery_it_stays_with_the_block(here: Path) -> None:

@@ -299,7 +299,7 @@ async def test_it_is_undone_in_the_root_wherever_that_is_by_then(
         os.makedirs(stage.at("root/a/b"))
 
     stage.script("mkdir", stage.at("root/c/x"), first(move))
-    stage.refuse("mkdir", "root/d/x", errno.EACCES)
+    stage.refuse("mkdir", "root/c/y", errno.EACCES)
     paths = [f"{above}/{name}" for above in "abcd" for name in "xyz"]
     async with assert_nothing_leaked():
         with pytest.raises(PermissionError):

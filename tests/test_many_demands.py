@@ -21,6 +21,7 @@ from trio.testing import MockClock
 
 from trio_mkdir import (
     MkdirError,
+    NotMounted,
     Policy,
     RootCause,
     StepTimeout,
@@ -380,7 +381,7 @@ async def test_a_mount_that_is_not_there_is_refused(
     disk: FaultyFilesystem, autojump_clock: MockClock
 ) -> None:
     disk.memory.add_directory("/nas")
-    with pytest.raises(MkdirError):
+    with pytest.raises(NotMounted):
         await makedirs_many(["/nas/a"], on_mount="/nas", policy=Policy(filesystem=disk))
     assert disk.operations == ()
     await makedirs_many([], on_mount="/nas", policy=Policy(filesystem=disk))
@@ -394,12 +395,15 @@ async def test_a_mount_that_vanishes_meanwhile_ends_it_and_nothing_is_left(
     nas.interfere("mkdir", when, lambda: nas.unmount("/nas"), when="after")
     nas.memory.add_directory("/nas/b")
     with pytest.raises(MkdirError) as caught:
-        await makedirs_many(
-            ["/nas/a/x", "/nas/b/y"], on_mount="/nas", policy=Policy(filesystem=nas)
-        )
+        paths = ["/nas/a/x", "/nas/b/y"]
+        policy = Policy(filesystem=nas)
+        await makedirs_many(paths, on_mount="/nas", concurrency=1, policy=policy)
     assert caught.value.root_cause is RootCause.DISCONNECTED
     await wait_settled()
     assert nas.memory.paths() == ["/nas", "/nas/sub", "/srv"]
+    # Beneath what was its mount point nothing is even tried.
+    made = [record.path for record in nas.operations if record.operation == "mkdir"]
+    assert made[-1] == when
 
 
 # What it costs where nothing is asked for

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_mkdir._paths import AnyPath, Target, is_dot, parent_of, target
+from trio_mkdir._paths import AnyPath, Target, is_dot, parent_of, target, winds
 
 
 def aim(path: object, **options: object) -> Target:
@@ -295,3 +295,21 @@ for path in (b"/a/.", b"/a/b", b"/a/./"):
     subprocess.run(  # noqa: S603 - this very Python
         [sys.executable, "-bb", "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(root)}
     )
+
+
+@pytest.mark.parametrize("path", ["..", "a/..", "../a", "a/../b", "a//..//b"])
+def test_two_dots_are_a_component(path: str) -> None:
+    assert winds(path)
+    assert winds(os.fsencode(path))
+
+
+@pytest.mark.parametrize("path", ["", "a", "...", "a..b/c..", "..a/.", "a/.../b"])
+def test_two_dots_in_a_name_are_none(path: str) -> None:
+    assert not winds(path)
+    assert not winds(os.fsencode(path))
+
+
+def test_the_path_itself_is_a_leaf_and_what_is_above_it_is_not() -> None:
+    aimed = aim("/a/b")
+    assert aimed.is_leaf("/a/b")
+    assert not aimed.is_leaf("/a")

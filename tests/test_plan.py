@@ -132,6 +132,31 @@ def test_what_was_on_the_way_is_tried_where_it_must_not_have_been_there(plan: Pl
     assert list(carry_out(plan)) == ["/a/b"]
 
 
+def test_what_winds_is_made_in_order_and_nothing_above_it_is(plan: Plan) -> None:
+    plan.begin_at("/srv/r")
+    plan.add_one_by_one(["/srv/r/a/../c", "/srv/r/b/../a", "/srv/r/a/../c"], ON_DISK)
+    assert list(carry_out(plan)) == ["/srv/r/a/../c", "/srv/r/b/../a"]
+    assert (plan.finished, plan.done) == (True, 3)
+    plan.add_one_by_one(["/srv/r/a/../c"], ON_DISK)
+    assert plan.take() is None
+    assert (plan.finished, plan.done) == (True, 4)
+    plan.add(["/srv/r/c/x"], again=never)
+    assert list(carry_out(plan)) == ["/srv/r/c", "/srv/r/c/x"]
+    assert plan.is_wanted("/srv/r/b/../a")
+    assert not plan.is_wanted("/srv/r/b")
+
+
+def test_of_what_is_needed_nothing_is_above_the_root_of_a_call(plan: Plan) -> None:
+    for root in ("/srv/r", b"/srv/r"):
+        plan.begin_at(root)
+    plan.add(["/srv/r/a/b", b"/srv/r/c", "/srv/r"], again=never)
+    plan.add_one_by_one(["/srv/r/x/../y"], ON_DISK)
+    assert set(plan.paths()) == {
+        *("/srv/r", "/srv/r/a", "/srv/r/a/b", b"/srv/r", b"/srv/r/c"),
+        *("/srv/r/x/../y", "/srv/r/x/..", "/srv/r/x"),
+    }
+
+
 # Whose turn it is
 
 

@@ -17,7 +17,7 @@ from ._visit import SLICE, Sliced, Visit
 from ._walk import Failed, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from ._errors import MkdirError
     from ._mounts import Mount
@@ -47,6 +47,8 @@ class Whole(Protocol):
     """Whether what it made is not final when it succeeds."""
     sprints: bool
     """Whether nobody wants to know of each system call."""
+    on_mount: AnyPath | None
+    """Where what it makes has to be mounted; None if that is all the same."""
 
     def as_given(self, path: AnyPath) -> AnyPath:
         """``path`` as the caller wrote it."""
@@ -70,6 +72,10 @@ class Whole(Protocol):
 
     def last(self, forward: Program) -> Program:
         """Go ``forward``, and do what has to come after that."""
+        ...
+
+    def check_on_mount(self, paths: Iterable[AnyPath], *, but_above: bool = False) -> None:
+        """Raise unless ``paths`` lie where they have to lie, ``but_above`` it those on the way."""
         ...
 
     def finish(self, only: Workers | None) -> Program:
@@ -266,6 +272,9 @@ class Lane(Attempts):
         plan, bundle = self._plan, self._bundle
         while bundle is not None:
             self._bundle = bundle
+            if self._call.on_mount is not None:
+                above = [parent_of(path) or path for path in bundle.todo[-1:]]
+                self._call.check_on_mount(above, but_above=True)
             yield from self._fill(bundle, until)
             self._bundle = None
             if time.monotonic() >= until:

@@ -98,7 +98,7 @@ class ManyCall:
             self.transaction.stay_in(confined)
         self.transaction.durable = order.demands is not None and order.demands.durable
         wanted = order.demands
-        self._on_mount = None if wanted is None else wanted.on_mount
+        self.on_mount = None if wanted is None else wanted.on_mount
         made_with = _ALL if wanted is None or wanted.ownership is None else _CLOSED
         self._mode, self._parent_mode = order.mode & made_with, order.parent_mode & made_with
         self._finishes = check_able(wanted, filesystem)
@@ -127,7 +127,7 @@ class ManyCall:
         try:
             await trio.lowlevel.checkpoint()
             while paths := await self._paths.some():
-                self._check_on_mount(paths)
+                self.check_on_mount(paths)
                 for plan in self._plans(paths):
                     plan()
                     await self._carry_out()
@@ -211,28 +211,27 @@ class ManyCall:
 
     def workers_in(self, directory: AnyPath) -> Workers:
         """By whose worker threads something is made in ``directory``."""
-        if self._on_mount is not None and not leads_to(directory, self._on_mount):
-            self._check_on_mount([directory])
         workers = registry.workers.on(self.filesystem.mount(directory))
         self.mounts.setdefault(workers, directory)
         return workers
 
-    def _check_on_mount(self, paths: Iterable[AnyPath]) -> None:
-        """Whether ``paths`` lie where they have to lie."""
-        point = self._on_mount
+    def check_on_mount(self, paths: Iterable[AnyPath], *, but_above: bool = False) -> None:
+        """Raise unless ``paths`` lie where they have to lie, ``but_above`` it those on the way."""
+        point = self.on_mount
         if point is None:
             return
         for path in paths:
-            error = before(point, self.filesystem.mount(path), self.as_given(path))
-            if error is not None:
-                raise error
+            if not (but_above and leads_to(path, point)):
+                error = before(point, self.filesystem.mount(path), self.as_given(path))
+                if error is not None:
+                    raise error
 
     def _check_still_on_mount(self) -> None:
-        point = self._on_mount
+        point = self.on_mount
         if point is None:
             return
         for workers, directory in [*self.mounts.items()]:
-            if not leads_to(directory, point):  # otherwise it is on the way to the mount
+            if not leads_to(directory, point):
                 there = self.filesystem.mount(directory)
                 error = after(point, there, workers.mount, self.as_given(directory))
                 if error is not None:

@@ -94,14 +94,14 @@ class Plan:
                 self.done += 1
                 continue
             wanted.add(path)
-            todo.insert(0, path)
+            todo.append(path)
             above: AnyPath | None = path
             while above is not None and above not in known:
                 known[above] = self._turn
                 above = parent_of(above)
         if todo:
             self._unfinished = 1
-            self.put_back(Bundle(todo, len(todo), workers=workers))
+            self.put_back(Bundle(todo[::-1], len(todo), workers=workers))
 
     def add(self, paths: Iterable[AnyPath], *, again: Callable[[AnyPath], bool]) -> None:
         """More ``paths``, when all that were added before stand.
