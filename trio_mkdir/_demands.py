@@ -16,6 +16,11 @@ class Ownership:
     like: str | bytes | None = None
     """A template, absolute."""
 
+    def closed(self, mode: int) -> int:
+        """What to make a directory with that is to have ``mode``: nobody else gets in."""
+        # That of a template is not known yet.
+        return 0o700 if self.like is not None else mode & 0o700
+
 
 @attrs.frozen(kw_only=True)
 class Demands:
@@ -26,3 +31,12 @@ class Demands:
     ownership: Ownership | None = None
     on_mount: str | bytes | None = None
     """A mount point, absolute."""
+
+    @property
+    def exact_mode(self) -> bool:
+        """Whether the leaf gets its mode whatever the umask."""
+        return self.ownership is not None and self.ownership.exact_mode
+
+    def closed(self, mode: int) -> int:
+        """What to make a directory with that is to have ``mode``."""
+        return mode if self.ownership is None else self.ownership.closed(mode)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._durability import sync
-from ._os import Opening
-from ._ownership import give
+from ._os import Opening, owning
+from ._ownership import check_whose, give, prepare
 
 if TYPE_CHECKING:
     from ._demands import Demands
     from ._paths import AnyPath, Target
     from ._transaction import Transaction
+    from ._undo_log import Item
     from ._walk import Program, Walk
 
 
@@ -26,6 +27,9 @@ class Finish:
     ) -> None:
         if not isinstance(transaction.filesystem, Opening):
             raise NotImplementedError(f"{transaction.filesystem!r} cannot open directories")
+        if wanted.ownership is not None:
+            self._system = owning(transaction.outside)
+        self._filesystem = transaction.filesystem
         self._walk = walk
         self._wanted = wanted
         self._target = target
@@ -38,9 +42,20 @@ class Finish:
 
     def run(self) -> Program:
         """Make what is still missing, and finish it."""
+        ownership, transaction, target = self._wanted.ownership, self._transaction, self._target
+        grant = None
+        if ownership is not None:
+            grant = yield from prepare(ownership, target.path, self._system)
         yield from self._walk.run()
-        made = self._transaction.made_here()
-        if self._wanted.ownership is not None:
-            yield from give(self._wanted.ownership, made, self._target, self._transaction)
+        made = self._made()
+        if grant is not None:
+            yield from check_whose(transaction)
+            yield from give(grant, made, target.asked, transaction, self._filesystem)
         if self._wanted.durable:
-            yield from sync(made, self._transaction)
+            yield from sync(made, transaction)
+
+    def _made(self) -> list[Item]:
+        """What this call has made and not met since, parents first; each path once."""
+        made = self._transaction.made_here()
+        last = {item.path: item for item in made if item.path in self._walk.mine}
+        return list(last.values())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ._entries import Identity
     from ._handshake import Handshake, Operation
+    from ._metadata import Metadata
     from ._os import Confined
     from ._workers import Workers, WorkerTable
 
@@ -50,6 +51,8 @@ class Item:
     """How it is looked at and removed, if not as everything else of the undo log that it is in."""
     after: Hands = ()
     """What others are undoing and may be in it, under another path."""
+    before: Metadata | None = None
+    """What it had before it was changed: undoing it means to put that back."""
 
     def __init__(
         self, path: AnyPath, workers: Workers | None, *, made: bool, since: float = 0.0
@@ -71,8 +74,9 @@ class Item:
 
     @property
     def may_be_removed(self) -> bool:
-        """Whether undoing it can mean to remove it."""
-        return self.made or (self.entry is not None and self.entry.state is State.PROVISIONAL)
+        """Whether undoing it can mean to remove it, or to change it back."""
+        provisional = self.entry is not None and self.entry.state is State.PROVISIONAL
+        return self.made or provisional or self.before is not None
 
 
 class Batch:
@@ -294,12 +298,17 @@ class UndoLog:
             if operation is not None
             for path in _at_or_above(operation[1])
         }
+        # What is below one that is to be changed back first may not let us in before.
+        changed = {_spelling(item.path) for _, item in self._hands if item.before is not None}
         for place in reversed(range(len(self._items))):
             item = self._items[place]
             mine = item.position >= self.floor and only in {None, item.workers}
             mine = mine and not any(hand in self._hands for hand in item.after)
+            mine = mine and (not changed or changed.isdisjoint(_at_or_above(item.path)))
             if mine and blocked.isdisjoint(item.paths):
                 return place
+            if item.before is not None:
+                changed |= item.paths
         return None
 
     def in_other_hands(self, item: Item) -> Hands:

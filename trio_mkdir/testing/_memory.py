@@ -150,6 +150,8 @@ class MemoryFilesystem:
         self._root = _Device(reuse_inodes=reuse_inodes).root
         self._mounts = MountPoints()
         self._covered: dict[Mount, _Node] = {}
+        self._users = {"root": 0}
+        self._groups = {"root": 0}
         self._mount = new_mount("/", type="memory", source="trio_mkdir.testing", options="rw")
 
     def __repr__(self) -> str:
@@ -202,6 +204,14 @@ class MemoryFilesystem:
         """Make a symbolic link at ``path``; its directory has to be there, ``target`` need not."""
         with self._asked_for(path) as text:
             self._add(text, stat.S_IFLNK | 0o777, os.fsdecode(target))
+
+    def add_user(self, name: str, number: int) -> None:
+        """Let there be a user; at first there is only root."""
+        self._users[name] = number
+
+    def add_group(self, name: str, number: int) -> None:
+        """Let there be a group; at first there is only root's."""
+        self._groups[name] = number
 
     def remove(self, path: StrOrBytesPath) -> None:
         """Remove whatever stands at ``path`` and all that is in it."""
@@ -320,6 +330,18 @@ class MemoryFilesystem:
             if not node.is_directory:
                 _refuse(errno.ENOTDIR)
             return _OpenNode(node, _status)
+
+    def umask(self) -> int:
+        """The one that it was given."""
+        return self._umask
+
+    def getpwnam(self, name: str, path: AnyPath) -> int:  # noqa: ARG002 - for a script
+        """The number of a user; see `add_user`."""
+        return self._users[name]
+
+    def getgrnam(self, name: str, path: AnyPath) -> int:  # noqa: ARG002 - as above
+        """The number of a group; see `add_group`."""
+        return self._groups[name]
 
     def sleep(self, seconds: float) -> None:
         """Return at once: no time passes in here."""
