@@ -205,7 +205,7 @@ def _check(
     if (found.uid, found.gid, found.mode) == (wanted.uid, wanted.gid, wanted.mode):
         return
     doing = (
-        f"it is {found.mode:#06o} {found.uid}:{found.gid} after a change to"
+        f"changed: it is {found.mode:#06o} {found.uid}:{found.gid} after a change to"
         f" {wanted.mode:#06o} {wanted.uid}:{wanted.gid}"
     )
     if (found.mode ^ wanted.mode) & stat.S_ISGID:

@@ -121,7 +121,7 @@ def read_template(
         finally:
             directory.close()
     except OSError as error:
-        note = f"it is the template that `{option}` names"
+        note = f"template: it is what `{option}` names"
         raise _failed(error, path, note, vanished=False) from None
 
 
@@ -154,7 +154,8 @@ def give(
 ) -> Program:
     """Give ``made``, parents first, what is granted: the deepest first.
 
-    ``asked`` tells of a path the mode, as it was asked for, and whether that is the leaf's.
+    ``asked`` tells of a path the mode, as it was asked for, and whether that is the leaf's. Where
+    something else has taken the place of one above the last, that is not the call's and left alone.
     """
     giving = _Giving(grant, asked, transaction, filesystem)
     for item in made:
@@ -172,7 +173,15 @@ def give(
         above[item.path] = known or (yield from giving.look(parent))
     for item in reversed(made):
         is_parent = item.path in parents.values()
-        yield from giving.finish(item, above[item.path], is_parent=is_parent)
+        try:
+            yield from giving.finish(item, above[item.path], is_parent=is_parent)
+        except _Replaced as replaced:
+            if item is made[-1]:
+                raise _failed(replaced, item.path) from None
+
+
+class _Replaced(FileNotFoundError):
+    """Something else stands there."""
 
 
 class _Giving:
@@ -218,6 +227,10 @@ class _Giving:
                 yield from self._finish(directory, item, above, is_parent=is_parent)
             finally:
                 directory.close()
+        except NotADirectoryError:
+            raise _Replaced(errno.ENOENT, "something else has taken its place") from None
+        except _Replaced:
+            raise
         except OSError as error:
             raise _failed(error, path) from None
 
@@ -230,7 +243,7 @@ class _Giving:
             directory, path, names if like is None else like.attributes
         )
         if identity != item.identity:
-            raise FileNotFoundError(errno.ENOENT, "another directory has taken its place")
+            raise _Replaced(errno.ENOENT, "another directory has taken its place")
         wanted = self._wanted(path, found, above)
         self._tell(path, found, wanted, above)
         if is_parent and wanted.mode & _OWNER_ENTERS != _OWNER_ENTERS:
@@ -298,4 +311,4 @@ def _failed(error: OSError, path: AnyPath, note: str = "", *, vanished: bool = T
     if vanished and number in {errno.ENOENT, errno.ENOTDIR}:
         number, cause = errno.ENOENT, RootCause.VANISHED
     doing = getattr(error, "doing", "")
-    return Failed(number, path, cause, "; ".join(filter(None, [doing, note])))
+    return Failed(number, path, cause, "; ".join(filter(None, [note, doing])))

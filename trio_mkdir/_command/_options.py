@@ -28,6 +28,10 @@ class Options(argparse.Namespace):
 
     mode: str | None
     beneath: str | None
+    exact_mode: bool
+    owner: str | None
+    group: str | None
+    like: str | None
     parents: bool
     verbose: bool
     contexts: list[str | None]
@@ -79,6 +83,27 @@ def _declare(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             metavar="ROOT",
             help="take each DIRECTORY as relative to ROOT, and never make, look at or remove "
             "anything outside it",
+        ),
+        add(
+            "--exact-mode",
+            action="store_true",
+            help="with --mode: give each DIRECTORY precisely that mode, and nobody a way in before",
+        ),
+        add(
+            "--owner",
+            metavar="OWNER",
+            help="set the owner of each created directory, parents included, by name or number",
+        ),
+        add(
+            "--group",
+            metavar="GROUP",
+            help="set the group of each created directory, parents included, by name or number",
+        ),
+        add(
+            "--like",
+            metavar="DIR",
+            help="give each created directory the owner, group, mode, ACLs and extended attributes "
+            "that DIR has, unless other options say otherwise",
         ),
         add(
             "--timeout",

@@ -24,6 +24,7 @@ if sys.version_info < (3, 11):  # pragma: no cover - trio depends on it there
 TYPE_CHECKING = False  # type checkers know the name; importing typing for it would cost time
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
+    from typing import Any
 
     import trio
 
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
 
 TIMED_OUT = 124  # as timeout(1)
 SILENCE = "the filesystem does not answer"  # the text of ETIMEDOUT would be an answer
+_DOINGS = {  # by the first word of a note
+    "template:": "read",
+    "chown": "change ownership of",
+    "chmod": "change permissions of",
+    "changed:": "change permissions of",
+    "setxattr": "set attributes of",
+    "removexattr": "set attributes of",
+}
 _MAY_BE_ABOVE = {
     errno.ENOENT,
     errno.ENOTDIR,
@@ -146,11 +155,26 @@ class _Maker:
                     return await nursery.makedirs_many(
                         listed, plan.mode, parent_mode=plan.parent_mode, progress=progress
                     )
-        if not self._options.parents:
-            return await nursery.mkdir(operand, plan.mode, beneath=beneath)
-        return await nursery.makedirs(
-            operand, plan.mode, exist_ok=True, parent_mode=plan.parent_mode, beneath=beneath
-        )
+        options = self._options
+        whose: dict[str, Any] = {
+            "exact_mode": options.exact_mode,
+            "owner": _name_or_number(options.owner),
+            "group": _name_or_number(options.group),
+            "like": options.like,
+        }
+        try:
+            if not options.parents:
+                return await nursery.mkdir(operand, plan.mode, beneath=beneath, **whose)
+            return await nursery.makedirs(
+                operand,
+                plan.mode,
+                exist_ok=True,
+                parent_mode=plan.parent_mode,
+                beneath=beneath,
+                **whose,
+            )
+        except LookupError as error:
+            raise Unknown(errno.EINVAL, str(error), operand) from None
 
     async def _set_mode(self, operand: str, mode: int, explicit: int) -> None:
         import trio
@@ -191,8 +215,15 @@ class _Maker:
         path, why = os.fsdecode(error.filename), error.strerror
         if isinstance(error, CannotRead):
             return f"cannot {error.doing} {quote(path)}: {why}"  # noqa: ASYNC910
+        if isinstance(error, Unknown):
+            return why or ""  # noqa: ASYNC910
         if isinstance(error, CannotSetMode):
             return f"cannot change permissions of {quote(path)}: {why}"  # noqa: ASYNC910
+        if not isinstance(error, (StepTimeout, MountStalled)):
+            for note in getattr(error, "__notes__", ()):
+                doing = _DOINGS.get(note.partition(" ")[0])
+                if doing is not None:
+                    return f"cannot {doing} {quote(path)}: {why}"  # noqa: ASYNC910
         if isinstance(error, (StepTimeout, MountStalled)):
             why = SILENCE
         elif isinstance(error, MkdirError) and error.root_cause is RootCause.DISCONNECTED:
@@ -265,6 +296,14 @@ def _without_rollback_errors() -> Generator[None, None, None]:
             raise
         if others is not None:
             raise others from None
+
+
+def _name_or_number(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isascii() and text.isdecimal() else text
+
+
+class Unknown(OSError):
+    """There is no such user or group."""
 
 
 class CannotSetMode(OSError):
