@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 from acls import setfacl
 
-from trio_mkdir._acl import ACCESS, DEFAULT, in_words, limited, mode_under, packed, says_more
+from trio_mkdir._acl import (
+    ACCESS,
+    DEFAULT,
+    after_chmod,
+    in_words,
+    limited,
+    mode_under,
+    packed,
+    says_more,
+)
 
 pytest_plugins = ["ownership_fixtures"]
 
@@ -37,6 +46,16 @@ def test_a_mode_limits_the_group_only_where_there_is_no_mask() -> None:
         "user::rwx,user:1001:rwx,group::r-x,group:77:rw-,mask::--x,other::---"
     )
     assert (mode_under(PLAIN, 0o777), mode_under(MORE, 0o777)) == (0o750, 0o774)
+
+
+def test_the_kernel_makes_the_same_of_an_acl_with_chmod(place: Path) -> None:
+    for entries in (["u:1001:rwx", "g::rx", "m::rwx", "o::x"], ["g:77:rx"]):
+        setfacl(place, *entries)
+        acl = os.getxattr(place, ACCESS)
+        for mode in (0o751, 0o000, 0o2777):
+            place.chmod(mode)
+            acl = after_chmod(acl, mode)
+            assert os.getxattr(place, ACCESS) == acl
 
 
 @pytest.mark.parametrize("value", [b"", b"\2\0\0\0\1", struct.pack("<I", 3)])

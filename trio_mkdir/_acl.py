@@ -52,13 +52,13 @@ def packed(entries: Iterable[tuple[int, int, int]]) -> bytes:
     return _HEADER.pack(_VERSION) + b"".join(_ENTRY.pack(*entry) for entry in entries)
 
 
-def _limited(acl: bytes, mode: int) -> Iterator[tuple[int, int, int]]:
+def _with_mode(acl: bytes, mode: int) -> Iterator[tuple[int, int, int, int]]:
+    """Its entries, each with what ``mode`` has for it, or would have."""
     entries = _entries(acl)
     middle = _MASK if any(tag == _MASK for tag, _, _ in entries) else _GROUP
     shifts = {_OWNER: 6, middle: 3, _OTHER: 0}
     for tag, permissions, number in entries:
-        allowed = mode >> shifts[tag] if tag in shifts else 7
-        yield tag, permissions & allowed, number
+        yield tag, permissions, number, mode >> shifts[tag] & 7 if tag in shifts else permissions
 
 
 def limited(acl: bytes, mode: int) -> bytes:
@@ -66,12 +66,17 @@ def limited(acl: bytes, mode: int) -> bytes:
 
     What mkdir(2) makes of a default ACL.
     """
-    return packed(_limited(acl, mode))
+    return packed((tag, may & limit, number) for tag, may, number, limit in _with_mode(acl, mode))
+
+
+def after_chmod(acl: bytes, mode: int) -> bytes:
+    """What chmod(2) with ``mode`` makes of ``acl``."""
+    return packed((tag, given, number) for tag, _, number, given in _with_mode(acl, mode))
 
 
 def mode_under(acl: bytes, mode: int) -> int:
     """The nine bits that mkdir(2) with ``mode`` gives to a directory that inherits ``acl``."""
-    found = {tag: permissions for tag, permissions, _ in _limited(acl, mode)}
+    found = {tag: may & limit for tag, may, _, limit in _with_mode(acl, mode)}
     middle = found.get(_MASK, found.get(_GROUP, 0))
     return found.get(_OWNER, 0) << 6 | middle << 3 | found.get(_OTHER, 0)
 

@@ -11,6 +11,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from trio_mkdir._acl import ACCESS, after_chmod, mode_under
+
 from ._mount_points import MountPoints, new_mount
 
 if TYPE_CHECKING:
@@ -94,6 +96,8 @@ class _OpenNode:
 
     def chmod(self, mode: int) -> None:
         self._node.mode = stat.S_IFMT(self._node.mode) | mode
+        if ACCESS in self._node.xattrs:
+            self._node.xattrs[ACCESS] = after_chmod(self._node.xattrs[ACCESS], mode)
 
     def chown(self, uid: int, gid: int) -> None:
         before = self._node.owner
@@ -113,6 +117,8 @@ class _OpenNode:
 
     def setxattr(self, name: str, value: bytes) -> None:
         self._node.xattrs[name] = value
+        if name == ACCESS:
+            self._node.mode = self._node.mode & ~0o777 | mode_under(value, 0o777)
 
     def removexattr(self, name: str) -> None:
         self.getxattr(name)
