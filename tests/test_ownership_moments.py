@@ -11,9 +11,10 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import attrs
 import pytest
@@ -37,6 +38,8 @@ pytest_plugins = ["ownership_fixtures"]
 ALICE = 1001
 STAFF = 1002
 
+
+Steps: TypeAlias = "Callable[[Site], Awaitable[None]]"
 
 # On real filesystems
 
@@ -87,7 +90,7 @@ def watched(place: Path) -> Iterator[tuple[FaultyFilesystem, list[tuple[Path, Ac
             seen.extend((path, Access.to(path)) for path in (Path(above, name) for name in names))
 
     for when in ("before", "after"):
-        filesystem.interfere("*", "*", look, when=when, times=math.inf)  # type: ignore[arg-type]
+        filesystem.interfere("*", "*", look, when=when, times=math.inf)
     yield filesystem, seen
 
 
@@ -266,9 +269,13 @@ async def change(site: Site) -> None:
         await nursery.mkdir("/srv/c", 0o1777, exact_mode=True)
 
 
-def done(fn: Callable[[Site], object]) -> dict[str, object]:
+def filesystem_of(site: Site) -> FaultyFilesystem:
+    return site.filesystem
+
+
+def done(fn: Steps) -> dict[str, object]:
     """What it leaves if nothing comes in between."""
-    made: dict[Callable[[Site], object], dict[str, object]] = {
+    made: dict[Steps, dict[str, object]] = {
         make: {
             "/srv/a": ("0o42755", ALICE, STAFF, {}),
             "/srv/a/b": ("0o43770", ALICE, STAFF, {}),
@@ -290,7 +297,7 @@ def done(fn: Callable[[Site], object]) -> dict[str, object]:
 CHANGES = {"rmdir", "open", "fstat", "chmod", "chown", "setxattr", "getxattr", "listxattr"}
 
 
-def check(fn: Callable[[Site], object]) -> Callable[[Outcome[Site]], None]:
+def check(fn: Steps) -> Callable[[Outcome[Site]], None]:
     def whole_or_as_before(outcome: Outcome[Site]) -> None:
         site = outcome.state
         wanted = {**site.before, **(done(fn) if outcome.completed else {})}
@@ -301,10 +308,10 @@ def check(fn: Callable[[Site], object]) -> Callable[[Outcome[Site]], None]:
 
 @pytest.mark.parametrize("fn", [make, make_like, change])
 async def test_cancelled_at_any_point_it_is_whole_or_as_before(
-    fn: Callable[[Site], object], autojump_clock: MockClock
+    fn: Steps, autojump_clock: MockClock
 ) -> None:
     async with assert_nothing_leaked():
-        summary = await sweep_cancellations(fn, setup=new_site, check=check(fn))  # type: ignore[arg-type]
+        summary = await sweep_cancellations(fn, setup=new_site, check=check(fn))
     assert summary.completed
     assert summary.cancelled > 10
 
@@ -312,12 +319,12 @@ async def test_cancelled_at_any_point_it_is_whole_or_as_before(
 @pytest.mark.parametrize("lost_reply", [False, True])
 @pytest.mark.parametrize("fn", [make, make_like, change])
 async def test_a_fault_that_passes_at_any_operation_changes_nothing(
-    fn: Callable[[Site], object], lost_reply: bool, autojump_clock: MockClock
+    fn: Steps, lost_reply: bool, autojump_clock: MockClock
 ) -> None:
     operations = {*CHANGES, "lstat"} - ({"open"} if lost_reply else {"nothing"})
     summary = await sweep_faults(
-        fn,  # type: ignore[arg-type]
-        lambda site: site.filesystem,
+        fn,
+        filesystem_of,
         errno=errno.EINTR,
         setup=new_site,
         check=check(fn),
@@ -332,11 +339,11 @@ async def test_a_fault_that_passes_at_any_operation_changes_nothing(
 
 @pytest.mark.parametrize("fn", [make, make_like, change])
 async def test_a_fault_that_does_not_pass_leaves_it_as_before(
-    fn: Callable[[Site], object], autojump_clock: MockClock
+    fn: Steps, autojump_clock: MockClock
 ) -> None:
     summary = await sweep_faults(
-        fn,  # type: ignore[arg-type]
-        lambda site: site.filesystem,
+        fn,
+        filesystem_of,
         errno=errno.EIO,
         setup=new_site,
         check=check(fn),
@@ -348,9 +355,7 @@ async def test_a_fault_that_does_not_pass_leaves_it_as_before(
 
 
 @pytest.mark.parametrize("fn", [make, make_like, change])
-async def test_what_a_second_fault_leaves_is_told(
-    fn: Callable[[Site], object], autojump_clock: MockClock
-) -> None:
+async def test_what_a_second_fault_leaves_is_told(fn: Steps, autojump_clock: MockClock) -> None:
     def check_told(outcome: Outcome[Site]) -> None:
         site = outcome.state
         wanted = {**site.before, **(done(fn) if outcome.completed else {})}
@@ -361,8 +366,8 @@ async def test_what_a_second_fault_leaves_is_told(
                 assert any(f"{left}/".startswith(f"{path}/") for left in kept)
 
     summary = await sweep_faults(
-        fn,  # type: ignore[arg-type]
-        lambda site: site.filesystem,
+        fn,
+        filesystem_of,
         errno=errno.EIO,
         setup=new_site,
         check=check_told,

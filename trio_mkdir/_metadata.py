@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     Told = Generator[Operation, None, list[tuple[str, int]]]
 
+_SPECIAL: Final = 0o6000
 _ACLS: Final = {DEFAULT, ACCESS}
 _FOR_THE_SYSTEM: Final = ("security.", "trusted.")
 """What not everybody may set, and no user has put there for its own sake."""
@@ -128,12 +129,20 @@ def template(directory: Directory, path: AnyPath) -> Generator[Operation, None, 
     return attrs.evolve(found, attributes=there)
 
 
-def change(directory: Directory, path: AnyPath, found: Metadata, wanted: Metadata) -> Told:
-    """Make it from ``found``, where nothing is left open, to ``wanted``.
+def change(
+    directory: Directory,
+    path: AnyPath,
+    found: Metadata,
+    wanted: Metadata,
+    *,
+    shared: bool = True,
+) -> Told:
+    """Make it from ``found`` to ``wanted``.
 
     Gives the names of the attributes that may not be set here, each with the errno: only of those
     that are the system's. Any other refusal is an error, and so is a system call that has done
-    something else than it was asked for.
+    something else than it was asked for. Unless ``shared``, nobody else can have changed it
+    meanwhile.
     """
     mode = found.mode if wanted.mode == -1 else wanted.mode
     uid = found.uid if wanted.uid == -1 else wanted.uid
@@ -161,7 +170,7 @@ def change(directory: Directory, path: AnyPath, found: Metadata, wanted: Metadat
     if now != mode or ACCESS in pending:
         yield from _chmod(directory, path, mode)
     if moves or pending or now != found.mode or now != mode:
-        yield from _check(directory, path, Metadata(uid, gid, mode))
+        yield from _check(directory, path, found, Metadata(uid, gid, mode), shared=shared)
     return left
 
 
@@ -198,11 +207,15 @@ def _chmod(directory: Directory, path: AnyPath, mode: int) -> Generator[Operatio
 
 
 def _check(
-    directory: Directory, path: AnyPath, wanted: Metadata
+    directory: Directory, path: AnyPath, before: Metadata, wanted: Metadata, *, shared: bool
 ) -> Generator[Operation, None, None]:
     """The kernel drops a set-group-ID bit in silence; a server may do less than it says."""
     _, found = yield from read(directory, path, ())
-    if (found.uid, found.gid, found.mode) == (wanted.uid, wanted.gid, wanted.mode):
+    seen = _without_attributes(found)
+    different = found.mode ^ wanted.mode
+    dropped = different and not different & ~_SPECIAL
+    others = shared and not dropped and seen != _without_attributes(before)
+    if seen == _without_attributes(wanted) or others:
         return
     doing = (
         f"changed: it is {found.mode:#06o} {found.uid}:{found.gid} after a change to"
@@ -211,6 +224,10 @@ def _check(
     if (found.mode ^ wanted.mode) & stat.S_ISGID:
         doing += "; the set-group-ID bit is only kept for who is in the group, chmod(2)"
     raise refused(OSError(errno.EPERM, os.strerror(errno.EPERM)), doing)
+
+
+def _without_attributes(metadata: Metadata) -> tuple[int, int, int]:
+    return metadata.uid, metadata.gid, metadata.mode
 
 
 def put_back(

@@ -248,7 +248,7 @@ class _Giving:
         self._tell(path, found, wanted, above)
         if is_parent and wanted.mode & _OWNER_ENTERS != _OWNER_ENTERS:
             self._reopen_to_undo(item, identity, found)
-        for name, number in (yield from change(directory, path, found, wanted)):
+        for name, number in (yield from change(directory, path, found, wanted, shared=False)):
             _tell_once(self._transaction.recorder, NotCopied, path, name, number)
 
     def _wanted(self, path: AnyPath, found: Metadata, above: _Above) -> Metadata:
