@@ -21,6 +21,7 @@ from ._walk import Failed
 
 if TYPE_CHECKING:
     from ._entries import Holder
+    from ._os import Filesystem
     from ._paths import AnyPath, Target
     from ._policy import Policy
     from ._visit import Work
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 class Call(FirstVisit, Attempts):
     """Makes one target: it is its own first visit to a thread. ``make`` it once."""
+
+    filesystem: Filesystem
+    policy: Policy
+    workers: Workers
 
     def __init__(self, target: Target, policy: Policy, outer: tuple[Holder, ...] = ()) -> None:
         self._began = trio.current_time()

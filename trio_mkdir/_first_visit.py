@@ -36,7 +36,6 @@ class FirstVisit(Visit, Holder):
     ``outer`` gets what was made when it succeeds; without any, success is final.
     """
 
-    policy: Policy
     _transaction: Transaction | None = None
     _walk: Walk | None = None
 

@@ -62,10 +62,12 @@ async def makedirs(
       atomic: Whether what is missing appears at once and whole, with its final owner and mode, or
           not at all, also if the process is killed.
       durable: Whether the new directories survive a power cut once the call has returned.
-      exact_mode: Whether the last directory has precisely ``mode``, whatever the umask.
+      exact_mode: Whether the last directory has precisely ``mode``, all twelve bits, whatever the
+          umask. An inherited set-group-ID bit is kept all the same.
       owner: Whose every new directory is, by name or number; None for the process's user.
       group: Its group, by name or number; None for what the filesystem gives it.
-      like: A directory whose owner, mode, default ACL and extended attributes the new ones get.
+      like: A directory whose owner, group, mode, ACLs and extended attributes every new one gets,
+          but for what the others above say.
       on_mount: The mount point of the mount that ``path`` has to lie on, before and after.
 
     Returns:
@@ -77,7 +79,9 @@ async def makedirs(
       StepTimeout: A system call has not returned in time, ``policy.retries`` included.
       MountStalled: Too many earlier system calls on this mount have not returned yet.
       EscapeError: ``path`` is absolute or leads out of ``beneath``.
-      NotImplementedError: The platform cannot keep it ``beneath`` anything; nothing was made.
+      NotImplementedError: The platform cannot keep it ``beneath`` anything, or give it another
+          owner or an exact mode; nothing was made.
+      LookupError: There is no user or group of that name; nothing was made.
       ValueError, TypeError: An argument is out of range or of the wrong type; nothing was made.
 
     **Cancellation handling**: A checkpoint, always, also when it fails. When cancelled, it undoes

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
     from ._handshake import Operation
-    from ._os import Filesystem
     from ._transaction import Transaction
     from ._walk import Program
     from ._workers import Workers
@@ -114,8 +113,6 @@ class Visit(Handshake):
     """
 
     _transaction: Transaction | None
-    filesystem: Filesystem
-    workers: Workers
     done = False
     """Whether its work is finished; otherwise another visit has to go on with it."""
     failure: BaseException | None = None

@@ -53,6 +53,7 @@ async def check_makedirs(path_like: os.PathLike[str], path_like_bytes: os.PathLi
     await trio_mkdir.makedirs("a/b", beneath=trio.Path("root"))
     await trio_mkdir.makedirs("a/b", beneath=3)
     await trio_mkdir.makedirs("a/b", beneath=None)
+    await trio_mkdir.makedirs("a/b", exact_mode=True, owner="me", group=5, like=Path("template"))
 
     await trio_mkdir.makedirs(path="a/b")  # type: ignore[call-arg]
     await trio_mkdir.makedirs("a/b", 0o700, True, 0o755)  # type: ignore[call-arg]
@@ -93,6 +94,10 @@ async def check_rollback_nursery(policy: Policy) -> None:
         assert_type(await nursery.mkdir(Path("a"), exist_ok=True), Report)
         await nursery.makedirs("a/b", beneath="root")
         await nursery.mkdir("a", beneath=3)
+        assert_type(await nursery.chmod("a", 0o755, beneath="root"), Report)
+        assert_type(await nursery.chown(b"a", "me", group=5), Report)
+        assert_type(await nursery.copy_metadata(Path("a"), "b"), Report)
+        await nursery.chown("a", 1.5)  # type: ignore[arg-type]
         assert_type(await nursery.makedirs_many(["a/d", b"a/e"], exist_ok=False), Report)
         nursery.start_soon(nursery.makedirs, "a/c")
         nursery.push_undo(print, "a synchronous one")
