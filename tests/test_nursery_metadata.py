@@ -303,6 +303,15 @@ trio.run(main)
     assert said[1] == "0o40755"
 
 
+async def test_an_attribute_that_is_gone_already_need_not_go(old: Path, source: Path) -> None:
+    os.removexattr(source, "system.posix_acl_access")
+    filesystem = FaultyFilesystem.wrap()
+    filesystem.lose_reply("removexattr", str(old), errno.ENODATA)
+    async with open_rollback_nursery(policy=Policy(filesystem=filesystem)) as nursery:
+        await nursery.copy_metadata(source, old)
+    assert not {name for name in os.listxattr(old) if "acl" in name.lower()}
+
+
 # What cannot be put back
 
 

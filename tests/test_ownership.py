@@ -391,19 +391,27 @@ async def test_a_filesystem_that_cannot_be_corrected_fails_the_call(place: Path)
     assert os.listdir(place) == []
 
 
-async def test_a_change_that_the_server_only_says_it_made_is_an_error(place: Path) -> None:
+@pytest.mark.parametrize(
+    ("left", "why"),
+    [
+        (0o700, "; the set-group-ID bit is only kept for who is in the group, chmod(2)"),
+        (0o2700, ""),
+    ],
+)
+async def test_a_change_that_the_server_only_says_it_made_is_an_error(
+    place: Path, left: int, why: str
+) -> None:
     filesystem = FaultyFilesystem.wrap()
 
     def undo() -> None:
-        (place / "a/b").chmod(0o700)
+        (place / "a/b").chmod(left)
 
     filesystem.interfere("chmod", "*/b", undo, when="after")
     with pytest.raises(PermissionError) as caught:
         await makedirs(place / "a/b", 0o2755, exact_mode=True, policy=Policy(filesystem=filesystem))
     assert isinstance(caught.value, MkdirError)
     assert caught.value.__notes__[-1] == (
-        "changed: it is 0o0700 0:0 after a change to 0o2755 0:0; the set-group-ID bit is only"
-        " kept for who is in the group, chmod(2)"
+        f"changed: it is {left:#06o} 0:0 after a change to 0o2755 0:0{why}"
     )
     assert os.listdir(place) == []
 
@@ -609,6 +617,21 @@ async def test_what_vanishes_meanwhile_is_made_again(place: Path, thing: str) ->
     assert [retry.cause for retry in report.retries] == [RootCause.VANISHED]
 
 
+async def test_a_parent_that_stood_and_vanishes_is_made_and_given_too(place: Path) -> None:
+    (place / "a").mkdir()
+    filesystem = FaultyFilesystem.wrap()
+
+    def remove() -> None:
+        (place / "a/b").rmdir()
+        (place / "a").rmdir()
+
+    filesystem.interfere("open", f"{place}/a/b", remove)
+    policy = Policy(filesystem=filesystem)
+    await makedirs(place / "a/b", 0o1777, exact_mode=True, owner=ALICE, policy=policy)
+    for path, wanted in ((place / "a", 0o755), (place / "a/b", 0o1777)):
+        assert (owner(path), mode(path)) == ((ALICE, 0), wanted)
+
+
 async def test_what_may_be_ours_after_a_lost_reply_is_not_passed_over_in_silence() -> None:
     filesystem = FaultyFilesystem()
     filesystem.lose_reply("mkdir", "/a", errno.ECONNABORTED)
@@ -621,8 +644,7 @@ async def test_what_may_be_ours_after_a_lost_reply_is_not_passed_over_in_silence
     # What is open is not ours: it stood before.
     filesystem.memory.chmod("/a", 0o755)
     filesystem.fail("mkdir", "/a", errno.ECONNABORTED, times=float("inf"))
-    await makedirs("/a/b", owner=ALICE, policy=policy)
-    assert filesystem.memory.stat("/a/b").st_uid == ALICE
+    await makedirs("/a", exist_ok=True, owner=ALICE, policy=policy)
     assert filesystem.memory.stat("/a").st_uid == 0
 
 

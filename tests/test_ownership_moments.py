@@ -138,6 +138,37 @@ async def test_no_state_between_two_system_calls_is_more_open_than_the_last(
             assert later <= {*final.values()}
 
 
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+async def test_no_state_of_a_change_is_more_open_than_what_was_and_what_will_be(
+    place: Path, turned: bool, fails: bool
+) -> None:
+    inside = place / "inside"
+    one, other = inside / "one", place / "other"
+    for path in (one, other):
+        path.mkdir(parents=True)
+    os.chown(one, ALICE, STAFF)
+    setfacl(one, "u:3000:rwx", "g:4000:rx", "g::rx", "o::-")
+    os.chown(other, ALICE + 1, STAFF + 1)
+    other.chmod(0o707)
+    if turned:
+        other.rename(place / "swap")
+        one.rename(other)
+        (place / "swap").rename(one)
+    before, after = Access.to(one), Access.to(other)
+    with watched(inside) as (filesystem, seen):
+        async with open_rollback_nursery(policy=Policy(filesystem=filesystem)) as nursery:
+            await nursery.copy_metadata(other, one)
+            assert Access.to(one) == after
+            if fails:
+                nursery.cancel_scope.cancel()
+    assert Access.to(one) == (before if fails else after)
+    assert {path for path, _ in seen} == {one}
+    assert len({access for _, access in seen}) > 2
+    for _, access in seen:
+        assert not (access.more_than(before) and access.more_than(after))
+
+
 INTRUDER = """
 
 print("ready", flush=True)

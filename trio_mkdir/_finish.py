@@ -58,4 +58,4 @@ class Finish:
         """What this call has made and not met since, parents first; each path once."""
         made = self._transaction.made_here()
         last = {item.path: item for item in made if item.path in self._walk.mine}
-        return list(last.values())
+        return sorted(last.values(), key=lambda item: len(item.path))
