@@ -30,6 +30,9 @@ CORE = (
     "test_fuse_faults.py",
     "test_faults.py",
     "test_hung_mount.py",
+    "test_ownership.py",
+    "test_ownership_moments.py",
+    "test_nursery_metadata.py",
 )
 AT_MOST = 300.0
 """Seconds for the tests of one bug: a bug may also make them hang."""
@@ -215,6 +218,36 @@ MUTATIONS = [
         "_many.py",
         "        for lane in self._lanes:\n            lane.leave()\n",
         "        pass\n",
+    ),
+    Mutation(
+        "a new directory that is to be given away is open from the beginning",
+        "_demands.py",
+        "return 0o700 if self.like is not None else mode & 0o700",
+        "return mode & 0o777",
+    ),
+    Mutation(
+        "the uppermost directory is opened first",
+        "_ownership.py",
+        "    for item in reversed(made):\n",
+        "    for item in made:\n",
+    ),
+    Mutation(
+        "what has taken the place of a new directory is given away",
+        "_ownership.py",
+        "        if identity != item.identity:\n",
+        "        if False:\n",
+    ),
+    Mutation(
+        "a set-group-ID bit is dropped in silence",
+        "_metadata.py",
+        "    if seen == _without_attributes(wanted) or others:\n",
+        "    if True:\n",
+    ),
+    Mutation(
+        "what is in a directory that was closed is removed before that is opened again",
+        "_undo_log.py",
+        "(not changed or changed.isdisjoint(_at_or_above(item.path)))",
+        "True",
     ),
 ]
 

@@ -595,6 +595,22 @@ async def test_what_has_taken_the_place_of_a_new_directory_is_left_alone(place: 
     assert (owner(place / "new"), mode(place / "new")) == ((0, 0), 0o700)
 
 
+async def test_what_others_have_put_there_meanwhile_is_welcome_but_not_given_away(
+    place: Path,
+) -> None:
+    (place / "theirs").mkdir(0o700)
+    filesystem = FaultyFilesystem.wrap()
+
+    def swap() -> None:
+        (place / "new").rename(place / "away")
+        (place / "theirs").rename(place / "new")
+
+    filesystem.interfere("open", f"{place}/new", swap)
+    policy = Policy(filesystem=filesystem)
+    await makedirs(place / "new", 0o777, exist_ok=True, exact_mode=True, owner=ALICE, policy=policy)
+    assert (owner(place / "new"), mode(place / "new")) == ((0, 0), 0o700)
+
+
 @pytest.mark.parametrize("thing", ["nothing", "link", "directory"])
 async def test_what_vanishes_meanwhile_is_made_again(place: Path, thing: str) -> None:
     filesystem = FaultyFilesystem.wrap()
@@ -630,6 +646,8 @@ async def test_a_parent_that_stood_and_vanishes_is_made_and_given_too(place: Pat
     await makedirs(place / "a/b", 0o1777, exact_mode=True, owner=ALICE, policy=policy)
     for path, wanted in ((place / "a", 0o755), (place / "a/b", 0o1777)):
         assert (owner(path), mode(path)) == ((ALICE, 0), wanted)
+    opened = [record.path for record in filesystem.operations if record.operation == "chmod"]
+    assert opened == [str(place / "a/b"), str(place / "a")]
 
 
 async def test_what_may_be_ours_after_a_lost_reply_is_not_passed_over_in_silence() -> None:

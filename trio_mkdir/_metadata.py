@@ -230,7 +230,7 @@ def _without_attributes(metadata: Metadata) -> tuple[int, int, int]:
     return metadata.uid, metadata.gid, metadata.mode
 
 
-def put_back(
+def restore(
     filesystem: Opening, path: AnyPath, identity: Identity | None, before: Metadata
 ) -> Generator[Operation, None, bool]:
     """Make it what it was ``before``; False if something else stands there by now."""

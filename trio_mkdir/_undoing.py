@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 from ._causes import root_cause
 from ._entries import BeingRemoved, Holder, State
 from ._events import Kept, Made, Removed, Restored
-from ._metadata import put_back
+from ._metadata import restore
 from ._os import Confined, Opening
 from ._paths import parent_of
 from ._undo_log import Item, UndoLog
@@ -189,7 +189,7 @@ class Undoing(UndoLog):
     def _put_back(self, item: Item, before: Metadata) -> Program:
         via = self._via(item)
         assert isinstance(via, Opening)  # noqa: S101 - or it could not have been changed
-        attempt = partial(put_back, via, item.path, item.identity, before)
+        attempt = partial(restore, via, item.path, item.identity, before)
         try:
             found = yield from self._insist(item.path, attempt)
         except OSError as error:
