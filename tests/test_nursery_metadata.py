@@ -209,6 +209,7 @@ async def test_what_was_before_is_not_what_a_first_attempt_left(old: Path, sourc
     async with open_rollback_nursery(policy=Policy(filesystem=filesystem)) as nursery:
         report = await nursery.copy_metadata(source, old)
         assert [retry.errno for retry in report.retries] == [errno.EINTR]
+        assert [type(event) for event in report.audit] == [Changed]
         assert Whole.of(old).uid == ALICE
         await cancelled(nursery)
     assert Whole.of(old) == before
