@@ -391,6 +391,21 @@ async def test_bad_arguments_are_named_and_nothing_is_changed(
     assert nursery.report.kept == ()
 
 
+async def test_a_source_is_named_as_it_is_where_the_destination_is_relative(
+    root_owned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root_owned)
+    os.mkdir("here")
+    async with open_rollback_nursery() as nursery:
+        for source, wanted in (("/nowhere/source", "/nowhere/source"), ("none", "none")):
+            with pytest.raises(FileNotFoundError) as caught:
+                await nursery.copy_metadata(source, "here")
+            assert caught.value.filename == wanted
+        with pytest.raises(FileNotFoundError) as caught:
+            await nursery.chmod("there", 0)
+        assert caught.value.filename == "there"
+
+
 async def test_a_block_that_has_ended_changes_nothing(tmp_path: Path) -> None:
     async with open_rollback_nursery() as nursery:
         pass

@@ -199,6 +199,10 @@ class NurseryChange(NurseryCall):
         self._wish = wish
         super().__init__(target, block)
 
+    def as_given(self, path: AnyPath) -> AnyPath:
+        """``path`` as the caller wrote it; it may be what is copied from."""
+        return path if self.target.is_elsewhere(path) else super().as_given(path)
+
     def _everything(self, transaction: Transaction, walk: Walk) -> Sliced:  # noqa: ARG002 - no way to go
         if self._changing is None:
             self._changing = Changing(self.target.path, self._wish, transaction)

@@ -54,10 +54,13 @@ class Target:
 
     def as_given(self, path: AnyPath) -> AnyPath:
         """``path``, one of `prefixes`, in the form in which the caller wrote it."""
-        added = self.added
-        if len(path) <= added or (added and path[:added] != self.path[:added]):
-            return path  # the template, which is elsewhere
-        return path[added:]
+        if self.demands is not None and self.is_elsewhere(path):
+            return path
+        return path[self.added :] if len(path) > self.added else path
+
+    def is_elsewhere(self, path: AnyPath) -> bool:
+        """Whether ``path`` is none of `prefixes`, but a template that is not near them."""
+        return path[: self.added] != self.path[: self.added]
 
     def mode_of(self, path: AnyPath) -> int:
         """What to make ``path`` with, one of `prefixes`."""
