@@ -33,6 +33,9 @@ CORE = (
     "test_fuse_faults.py",
     "test_faults.py",
     "test_hung_mount.py",
+    "test_ownership.py",
+    "test_ownership_moments.py",
+    "test_nursery_metadata.py",
 )
 DURABILITY = ("test_durability.py",)
 AT_MOST = 300.0
@@ -321,13 +324,13 @@ MUTATIONS = [
         "what a late one winds through is removed before it",
         "_undo_log.py",
         "    above: AnyPath | None = path\n",
-        "    above: AnyPath | None = _spelling(path)\n",
+        "    above: AnyPath | None = spelling(path)\n",
     ),
     Mutation(
         "many: what becomes somebody else's is open from the beginning",
         "_many.py",
-        "_ALL if wanted is None or wanted.ownership is None else _CLOSED\n",
-        "_ALL\n",
+        "wanted.closed(self._mode), wanted.closed(self._parent_mode)\n",
+        "self._mode, self._parent_mode\n",
     ),
     Mutation(
         "many: one mount's workers finish what is on another",
@@ -371,8 +374,8 @@ MUTATIONS = [
     Mutation(
         "durable: what another call has made and not committed is not written",
         "_finish.py",
-        "        yield from sync_relied_on(transaction.made_here(), transaction)\n",
-        "        pass\n",
+        "            yield from sync_relied_on(self._transaction.made_here(), self._transaction)\n",
+        "            pass\n",
         tests=DURABILITY,
     ),
     Mutation(
@@ -392,7 +395,7 @@ MUTATIONS = [
     Mutation(
         "durable: undoing waits for the lock of a directory that hangs in being written",
         "_undo_log.py",
-        """        locked = {_spelling(path) for name, path in operations if name == "fsync"}\n""",
+        """        locked = {spelling(path) for name, path in operations if name == "fsync"}\n""",
         "        locked = set()\n",
         tests=DURABILITY,
     ),
@@ -402,6 +405,36 @@ MUTATIONS = [
         "                self._check_still_on_mount(self.on_mount)\n",
         "                pass\n",
         tests=("test_on_mount.py",),
+    ),
+    Mutation(
+        "a new directory that is to be given away is open from the beginning",
+        "_demands.py",
+        "return 0o700 if self.like is not None else mode & 0o700",
+        "return mode & 0o777",
+    ),
+    Mutation(
+        "the uppermost directory is opened first",
+        "_ownership.py",
+        "    for item in reversed(made):\n",
+        "    for item in made:\n",
+    ),
+    Mutation(
+        "what has taken the place of a new directory is given away",
+        "_ownership.py",
+        "        if identity != item.identity:\n",
+        "        if False:\n",
+    ),
+    Mutation(
+        "a set-group-ID bit is dropped in silence",
+        "_metadata.py",
+        "    if seen == _without_attributes(wanted) or others:\n",
+        "    if True:\n",
+    ),
+    Mutation(
+        "what is in a directory that was closed is removed before that is opened again",
+        "_undo_log.py",
+        "(not changed or changed.isdisjoint(_at_or_above(item.path)))",
+        "True",
     ),
 ]
 

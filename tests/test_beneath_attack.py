@@ -20,7 +20,7 @@ import pytest
 import trio
 
 import trio_mkdir
-from trio_mkdir import Policy, RootCause, _many, open_rollback_nursery
+from trio_mkdir import Policy, RootCause, _many, _pace, open_rollback_nursery
 from trio_mkdir._beneath import Beneath
 from trio_mkdir._paths import Root
 from trio_mkdir._registry import registry
@@ -202,8 +202,8 @@ async def test_none_of_many_escapes_whatever_is_swapped_meanwhile(
     beside: bool,
 ) -> None:
     if beside:
-        monkeypatch.setattr(_many, "_SLOW", -1.0)
-        monkeypatch.setattr(_many, "_FIRST_SLICE", 0.0)
+        monkeypatch.setattr(_pace, "_SLOW", -1.0)
+        monkeypatch.setattr(_many, "FIRST_SLICE", 0.0)
     field = Field.in_(tmp_path)
     before = field.outside()
     outcomes: Counter[str] = Counter()

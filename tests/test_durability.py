@@ -46,9 +46,9 @@ from trio_mkdir import (
     wait_settled,
 )
 from trio_mkdir._durability import sync_above, sync_made
+from trio_mkdir._items import Item
 from trio_mkdir._paths import AnyPath
 from trio_mkdir._sync_log import write
-from trio_mkdir._undo_log import Item
 from trio_mkdir.testing import (
     FaultyFilesystem,
     MemoryFilesystem,

@@ -40,10 +40,10 @@ from trio_mkdir import (
     Policy,
     RootCause,
     StepTimeout,
-    _arguments,
     _incoming,
     _lane,
     _many,
+    _pace,
     _visit,
     makedirs,
     makedirs_many,
@@ -90,8 +90,8 @@ def stage(here: Path) -> Iterator[Stage]:
 @pytest.fixture
 def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every filesystem counts as slow, so that tasks work side by side from the beginning."""
-    monkeypatch.setattr(_many, "_SLOW", -1.0)
-    monkeypatch.setattr(_many, "_FIRST_SLICE", 0.0)
+    monkeypatch.setattr(_pace, "_SLOW", -1.0)
+    monkeypatch.setattr(_many, "FIRST_SLICE", 0.0)
 
 
 @pytest.fixture
@@ -456,13 +456,19 @@ async def test_where_one_stands_and_others_do_not_everything_is_as_one_by_one(
         (0.001, 3, 3),
     ],
 )
-async def test_how_many_work_depends_on_how_long_a_directory_takes(
+def test_how_many_work_depends_on_how_long_a_directory_takes(
     each: float | None, concurrency: int, width: int
 ) -> None:
-    order = _arguments.order_for(0o777, None, concurrency, None, None, None, exist_ok=True)
-    call = _many.ManyCall([], order, Policy())
-    call._each = each
-    assert call._width() == width
+    assert _pace.Pace(each).width(concurrency) == width
+
+
+def test_one_visit_that_takes_long_is_no_slow_filesystem() -> None:
+    pace = _pace.Pace()
+    pace.took(0.001, 100)
+    pace.took(0.015, 100)
+    assert pace.width(32) == 1
+    pace.took(0.015, 1)
+    assert pace.width(32) == 32
 
 
 async def test_what_was_made_on_the_way_may_come_later_though_nothing_may_be_there(
@@ -635,8 +641,8 @@ def test_a_keyboard_interrupt_comes_out_as_it_is_and_in_no_group(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, beside: bool
 ) -> None:
     if beside:
-        monkeypatch.setattr(_many, "_SLOW", -1.0)
-        monkeypatch.setattr(_many, "_FIRST_SLICE", 0.0)
+        monkeypatch.setattr(_pace, "_SLOW", -1.0)
+        monkeypatch.setattr(_many, "FIRST_SLICE", 0.0)
     interrupt = partial(signal.raise_signal, signal.SIGINT)  # in a thread; Python tells the main
     stage.script("mkdir", stage.at("b/y"), first(interrupt))
     paths = [stage.at(f"{above}/{name}") for above in "abc" for name in "xyz"]
@@ -654,8 +660,8 @@ def test_a_keyboard_interrupt_comes_out_as_it_is_and_in_no_group(
 def test_a_keyboard_interrupt_while_it_waits_for_a_thread(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_many, "_SLOW", -1.0)
-    monkeypatch.setattr(_many, "_FIRST_SLICE", 0.0)
+    monkeypatch.setattr(_pace, "_SLOW", -1.0)
+    monkeypatch.setattr(_many, "FIRST_SLICE", 0.0)
     gate = stage.stop("mkdir", "b/y")
     caught: list[BaseException] = []
 

@@ -28,6 +28,7 @@ from trio_mkdir import (
     MkdirError,
     Policy,
     _many,
+    _pace,
     makedirs,
     makedirs_many,
     open_rollback_nursery,
@@ -62,8 +63,8 @@ def stage(tmp_path: Path) -> Iterator[Rooted]:
 def beside(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks work side by side, or not."""
     if request.param:
-        monkeypatch.setattr(_many, "_SLOW", -1.0)
-        monkeypatch.setattr(_many, "_FIRST_SLICE", 0.0)
+        monkeypatch.setattr(_pace, "_SLOW", -1.0)
+        monkeypatch.setattr(_many, "FIRST_SLICE", 0.0)
 
 
 # What it makes and what it refuses

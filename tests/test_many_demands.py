@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ from trio_mkdir import (
     pending_rollbacks,
     wait_settled,
 )
-from trio_mkdir._paths import AnyPath, Target
+from trio_mkdir._paths import AnyPath
 from trio_mkdir._registry import registry
 from trio_mkdir._walk import Failed
 from trio_mkdir.testing import FaultyFilesystem, assert_nothing_leaked
@@ -96,14 +96,28 @@ class Finisher:
     """What each had by then, what it is to have, and whether it was asked for."""
     workers: dict[str, Any] = attrs.field(factory=dict[str, Any])
     failures: list[Failed] = attrs.field(factory=list[Failed])
+    prepared: list[str] = attrs.field(factory=list[str])
+    """Where, before anything was made."""
 
-    def give(self, wanted: object, made: Sequence[Any], target: Target, transaction: Any) -> Any:
+    def prepare(self, wanted: object, path: AnyPath, system: object) -> Any:
+        self.prepared.append(self._name(os.fsdecode(path)))
+        yield "umask", path
+        return wanted
+
+    def give(
+        self,
+        grant: object,
+        made: Sequence[Any],
+        asked: Callable[[AnyPath], tuple[int, bool]],
+        transaction: Any,
+        filesystem: object,
+    ) -> Any:
         for item in reversed(made):
             yield "stat", item.path
             status = self._stat(transaction, item.path)
             now = stat.S_IMODE(status.st_mode)
             name = self._name(item.path)
-            self.modes[name] = now, target.mode_of(item.path), target.is_leaf(item.path)
+            self.modes[name] = (now, *asked(item.path))
             self.workers[name] = item.workers
         self._tell("give", made)
 
@@ -129,6 +143,8 @@ class Finisher:
         self.told.append((what, [self._name(item.path) for item in made]))
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Finisher:
+        monkeypatch.setattr(_finish, "owning", lambda system: system)
+        monkeypatch.setattr(_finish, "prepare", self.prepare)
         monkeypatch.setattr(_finish, "give", self.give)
         monkeypatch.setattr(_finish, "sync", self.sync)
         return self
@@ -157,12 +173,14 @@ async def test_what_becomes_somebody_elses_is_closed_until_all_of_it_stands(
     paths = ["a/b/c", "a/b", *(f"d/{number}" for number in range(5)), "there", "there/e"]
     await makedirs_many(paths, 0o751, parent_mode=0o511, **asked)
     # Closed to everybody else; and what it is to become is known.
-    assert finisher.modes["a"] == finisher.modes["d"] == (0o500, 0o511, False)
+    closed = 0o700 if "like" in asked else 0o500  # that of a template is not known yet
+    assert finisher.modes["a"] == finisher.modes["d"] == (closed, 0o511, False)
     made = {"a/b", "a/b/c", "there/e", *(f"d/{number}" for number in range(5))}
     assert {path: finisher.modes[path] for path in made} == dict.fromkeys(
         made, (0o700, 0o751, True)
     )
     assert "there" not in finisher.modes  # it stood before
+    assert finisher.prepared == ["a/b/c"]
     assert [what for what, _ in finisher.told] == ["give"]
 
 

@@ -307,9 +307,3 @@ def test_two_dots_are_a_component(path: str) -> None:
 def test_two_dots_in_a_name_are_none(path: str) -> None:
     assert not winds(path)
     assert not winds(os.fsencode(path))
-
-
-def test_the_path_itself_is_a_leaf_and_what_is_above_it_is_not() -> None:
-    aimed = aim("/a/b")
-    assert aimed.is_leaf("/a/b")
-    assert not aimed.is_leaf("/a")

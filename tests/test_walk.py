@@ -13,8 +13,8 @@ import pytest
 from doubles import Operation, Scripted, drive, drive_to, first, lose, refuse
 
 from trio_mkdir._causes import AMBIGUOUS, RootCause
+from trio_mkdir._items import Item
 from trio_mkdir._paths import AnyPath, target
-from trio_mkdir._undo_log import Item
 from trio_mkdir._walk import Failed, Walk, who_may_write
 
 

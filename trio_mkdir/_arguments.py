@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ._beneath import root_at
+from ._changes import Owner
 from ._checks import whole_positive
 from ._demands import Demands, Ownership
 from ._errors import as_mkdir_error
@@ -115,6 +116,13 @@ def demands(
         ownership=ownership,
         on_mount=None if on_mount is None else full_path("on_mount", on_mount),
     )
+
+
+def checked_owner(owner: object, group: object) -> Owner:
+    """The checked arguments of a change of owner."""
+    if owner is None and group is None:
+        raise ValueError("owner and group are both None: there is nothing to change")
+    return Owner(_checked_id("owner", owner), _checked_id("group", group))
 
 
 def _checked_id(name: str, value: object) -> int | str | None:

@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from ._call import Call
+from ._changes import Changing
 from ._errors import RollbackError
 from ._events import Kept, Recorder, Report
 from ._many import ManyCall
@@ -17,15 +18,18 @@ from ._registry import registry
 from ._rollback import Rollback
 from ._transaction import Transaction
 from ._undo_log import positions
+from ._visit import Sliced
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from ._changes import Wish
     from ._entries import Holder
     from ._incoming import Paths
     from ._many import Order
     from ._paths import AnyPath, Target
     from ._policy import Policy
+    from ._walk import Walk
     from ._workers import Workers
 
 
@@ -187,6 +191,25 @@ class NurseryCall(Call):
     def _fail(self, failure: BaseException) -> None:
         super()._fail(failure)
         self._block.record(self)
+
+
+class NurseryChange(NurseryCall):
+    """A call that makes nothing, and changes what stands at its path."""
+
+    def __init__(self, target: Target, block: Block, wish: Wish) -> None:
+        self._wish = wish
+        super().__init__(target, block)
+
+    def as_given(self, path: AnyPath) -> AnyPath:
+        """``path`` as the caller wrote it; it may be what is copied from."""
+        return path if self.target.is_elsewhere(path) else super().as_given(path)
+
+    def _everything(self, transaction: Transaction, walk: Walk) -> Sliced:  # noqa: ARG002 - no way to go
+        if self._changing is None:
+            self._changing = Changing(self.target.path, self._wish, transaction)
+        return Sliced(self._changing.run(), transaction.enter)
+
+    _changing: Changing | None = None
 
 
 class NurseryManyCall(ManyCall):

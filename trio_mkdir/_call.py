@@ -23,6 +23,7 @@ from ._walk import Failed
 if TYPE_CHECKING:
     from ._entries import Holder
     from ._mounts import Mount
+    from ._os import Filesystem
     from ._paths import AnyPath, Target
     from ._policy import Policy
     from ._visit import Work
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 class Call(FirstVisit, Attempts):
     """Makes one target: it is its own first visit to a thread. ``make`` it once."""
+
+    filesystem: Filesystem
+    policy: Policy
+    workers: Workers
 
     on_mount: AnyPath | None = None
     """The mount point of the mount that it has to stay on."""

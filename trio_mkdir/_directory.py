@@ -16,8 +16,20 @@ from typing import Any, Final
 FLAGS: Final = (
     getattr(os, "O_PATH", 0) | getattr(os, "O_NOFOLLOW", 0) | os.O_DIRECTORY | os.O_CLOEXEC
 )
+_LINKS: Final = "/proc/self/fd"
 _NOREPLACE: Final = 1  # RENAME_NOREPLACE, linux/fs.h
 _AT_FDCWD: Final = -100  # fcntl.h
+
+
+def check_supported(system: Any) -> None:
+    """Raise NotImplementedError if ``system``, which is `os`, lacks what changes take."""
+    needed = ("O_PATH", "O_NOFOLLOW", "chown", "getxattr", "listxattr", "setxattr", "removexattr")
+    lacking = [name for name in needed if not hasattr(system, name)]
+    if not system.path.isdir(_LINKS):
+        lacking.append(_LINKS)
+    if lacking:
+        what = "owner, group, exact_mode and like need"
+        raise NotImplementedError(f"{what} what this platform lacks: {', '.join(lacking)}")
 
 
 class OpenDirectory:
@@ -29,7 +41,7 @@ class OpenDirectory:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._link = f"/proc/self/fd/{fd}"
+        self._link = f"{_LINKS}/{fd}"
 
     def stat(self) -> os.stat_result:
         """`os.fstat`."""

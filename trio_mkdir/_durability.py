@@ -21,10 +21,10 @@ from ._walk import Failed, who_may_write
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    from ._items import Item
     from ._os import Filesystem
     from ._paths import AnyPath
     from ._transaction import Transaction
-    from ._undo_log import Item
     from ._walk import Program
 
 UNWRITTEN: Final = "it could not be written to the disk, by fsync(2), as durable= asks for"

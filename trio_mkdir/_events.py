@@ -10,7 +10,7 @@ import itertools
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 
@@ -34,9 +34,9 @@ class PendingRollback:
     """Absolute."""
     operation: str
     """The system call at ``path`` that has not returned: ``"mkdir"`` where it may still appear,
-    ``"rmdir"``, ``"lstat"`` or ``"stat"`` in its removal. Or ``"undo"``, where it stands until
-    something else is answered; ``"fsync"``, where what was removed from it may come back after a
-    power cut until then."""
+    ``"rmdir"``, ``"lstat"`` or ``"stat"`` in its removal, ``"chmod"``, ``"chown"`` and the like in
+    a change. Or ``"undo"``, where it stands until something else is answered; ``"fsync"``, where
+    what was removed from it may come back after a power cut until then."""
     mount_point: str
     """Where the mount is that does not answer."""
     since: float
@@ -103,11 +103,47 @@ class Removed(Event):
 
 @attrs.frozen
 class Kept(Event):
-    """``path`` was made and is left where it is."""
+    """``path`` was made, or changed, and is left as it is."""
 
     why: str
     errno: int | None = None
-    """The kernel's answer to its removal; None where it is left on purpose."""
+    """The kernel's answer to its removal or change; None where it is left on purpose."""
+
+
+@attrs.frozen
+class Correction(Event):
+    """``path`` should have inherited something that the filesystem had not handed on."""
+
+    what: str
+    """``"group"``, ``"mode"`` for set-group-ID, or the name of an ACL's extended attribute."""
+    before: int | str | None
+    """What it had: a number, an ACL as setfacl(1) takes it, or None."""
+    after: int | str
+    """What it has."""
+
+
+@attrs.frozen
+class NotCopied(Event):
+    """``path`` did not get an extended attribute that is the system's, as it may not be set."""
+
+    what: str
+    """The name of the attribute, ``security.`` or ``trusted.`` something."""
+    errno: int
+
+
+@attrs.frozen
+class Changed(Event):
+    """A rollback nursery is about to change ``path``; if it does not end well, back again."""
+
+    before: str
+    """Mode and owner, as ``0755 0:0``,"""
+    after: str
+    """and what they are to be."""
+
+
+@attrs.frozen
+class Restored(Event):
+    """``path`` has what it had before it was changed."""
 
 
 @attrs.frozen
@@ -164,7 +200,11 @@ class Report:
     unsynced: tuple[Unsynced, ...] = ()
     """After a failure of a durable call: from where something was removed that a power cut may
     bring back, each with ``path`` and ``why``."""
+    audit: tuple[Correction | NotCopied | Changed | Restored, ...] = ()
+    """What became of owners, modes and attributes beside what was asked for, in order."""
 
+
+_AUDITED: Final = {Correction, NotCopied, Changed, Restored}
 
 _LEVELS: Final[dict[type[Event], int]] = {
     DebtTaken: logging.WARNING,
@@ -275,6 +315,13 @@ class Recorder:
             kept=events(Kept),
             pending=tuple([event.debt for event in events(DebtTaken)]),
             unsynced=events(Unsynced),
+            audit=tuple(
+                [
+                    cast("Any", _event(self.call, (kind, at, as_given(path), details)))
+                    for kind, at, path, details in self.told
+                    if kind in _AUDITED
+                ]
+            ),
         )
 
 

@@ -8,58 +8,73 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._durability import sync, sync_relied_on
-from ._os import Opening
-from ._ownership import give
+from ._os import Opening, owning
+from ._ownership import check_whose, give, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from ._demands import Demands
-    from ._os import Filesystem
+    from ._items import Item
+    from ._ownership import Grant
     from ._paths import AnyPath, Target
     from ._transaction import Transaction
-    from ._undo_log import Item
     from ._walk import Program, Walk
 
 
-def check_able(wanted: Demands | None, filesystem: Filesystem) -> Demands | None:
-    """``wanted``, if something is to be finished; NotImplementedError if that cannot be done."""
-    if wanted is None or not (wanted.ownership or wanted.durable):
-        return None
-    if not isinstance(filesystem, Opening):
-        raise NotImplementedError(f"{filesystem!r} cannot open directories")
-    return wanted
+class Finishing:
+    """What is ``wanted`` of what a call makes.
+
+    ``asked`` tells of a path the mode, as it was asked for, and whether that is a leaf's. Raises
+    NotImplementedError if the filesystem cannot do it.
+    """
+
+    def __init__(
+        self,
+        wanted: Demands,
+        transaction: Transaction,
+        asked: Callable[[AnyPath], tuple[int, bool]],
+    ) -> None:
+        if not isinstance(transaction.filesystem, Opening):
+            raise NotImplementedError(f"{transaction.filesystem!r} cannot open directories")
+        if wanted.ownership is not None:
+            self._system = owning(transaction.outside)
+        self._filesystem = transaction.filesystem
+        self._wanted = wanted
+        self._transaction = transaction
+        self._asked = asked
+        self._grant: Grant | None = None
+
+    def prepare(self, path: AnyPath) -> Program:
+        """Look up whatever has to be known before anything is made at ``path``."""
+        ownership = self._wanted.ownership
+        if ownership is not None and self._grant is None:
+            self._grant = yield from prepare(ownership, path, self._system)
+
+    def finish(self, made: Sequence[Item]) -> Program:
+        """Do it to ``made``, parents first."""
+        if self._grant is not None:
+            yield from check_whose(self._transaction)
+            yield from give(self._grant, made, self._asked, self._transaction, self._filesystem)
+        if self._wanted.durable:
+            yield from sync(made, self._transaction)
+
+    def last(self, forward: Program) -> Program:
+        """Go ``forward``; then what can be done only once it is known what the call relies on."""
+        yield from forward
+        if self._wanted.durable:
+            yield from sync_relied_on(self._transaction.made_here(), self._transaction)
 
 
-def finish(
-    wanted: Demands, made: Sequence[Item], target: Target, transaction: Transaction
-) -> Program:
-    """Do it to ``made``: what each is to be is known to ``target``."""
-    if wanted.ownership is not None:
-        yield from give(wanted.ownership, made, target, transaction)
-    if wanted.durable:
-        yield from sync(made, transaction)
-
-
-def last(wanted: Demands | None, forward: Program, transaction: Transaction) -> Program:
-    """Go ``forward``; then what can be done only once it is known what the call relies on."""
-    yield from forward
-    if wanted is not None and wanted.durable:
-        yield from sync_relied_on(transaction.made_here(), transaction)
-
-
-class Finish:
+class Finish(Finishing):
     """A walk, and what is done to the directories that were made on it."""
 
     def __init__(
         self, walk: Walk, wanted: Demands, target: Target, transaction: Transaction
     ) -> None:
-        if not isinstance(transaction.filesystem, Opening):
-            raise NotImplementedError(f"{transaction.filesystem!r} cannot open directories")
+        super().__init__(wanted, transaction, target.asked)
         self._walk = walk
-        self._wanted = wanted
-        self._target = target
-        self._transaction = transaction
+        self._path = target.path
 
     @property
     def mine(self) -> set[AnyPath]:
@@ -68,10 +83,12 @@ class Finish:
 
     def run(self) -> Program:
         """Make what is still missing, and finish it."""
+        yield from self.prepare(self._path)
         yield from self._walk.run()
-        made = self._transaction.made_here()
-        yield from finish(self._wanted, made, self._target, self._transaction)
+        yield from self.finish(standing(self._transaction.made_here(), self._walk.mine))
 
-    def last(self, forward: Program) -> Program:
-        """Go ``forward``; then what has to come after that."""
-        yield from last(self._wanted, forward, self._transaction)
+
+def standing(made: Iterable[Item], mine: set[AnyPath]) -> list[Item]:
+    """Those of ``made`` that are still ``mine``, parents first; each path once."""
+    last = {item.path: item for item in made if item.path in mine}
+    return sorted(last.values(), key=lambda item: len(item.path))

@@ -15,8 +15,8 @@ from ._entries import Holder
 from ._events import Made, Recorder
 from ._finish import Finish
 from ._handshake import Handshake
+from ._items import Item
 from ._transaction import Transaction
-from ._undo_log import Item
 from ._visit import SLICE, Sliced, Visit
 from ._walk import Walk
 

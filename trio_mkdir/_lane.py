@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from ._errors import MkdirError
+    from ._items import Item
     from ._mounts import Mount
     from ._os import Filesystem
     from ._paths import AnyPath, Target
     from ._plan import Bundle, Plan
     from ._policy import Policy
     from ._transaction import Transaction
-    from ._undo_log import Item
     from ._visit import Work
     from ._walk import Program
     from ._workers import Workers
@@ -68,6 +68,10 @@ class Whole(Protocol):
 
     def workers_in(self, directory: AnyPath) -> Workers:
         """By whose worker threads something is made in ``directory``."""
+        ...
+
+    def prepare(self, path: AnyPath) -> Program:
+        """Look up whatever has to be known before anything is made at ``path``."""
         ...
 
     def last(self, forward: Program) -> Program:
@@ -174,6 +178,11 @@ class Lane(Attempts):
         self.retries = None  # a call for many may take long; each piece of it is tried for itself
         self._go_to(bundle.todo[-1], bundle.workers)
         await self._do(lambda: self._make(seconds))
+
+    async def prepare(self, path: AnyPath) -> None:
+        """Nothing stands yet: see to what has to be known before anything is made at ``path``."""
+        self._go_to(path)
+        await self._do(lambda: self._call.prepare(path))
 
     async def finish(self, directory: AnyPath, workers: Workers) -> None:
         """Everything stands: see to what else is asked for on the mount of ``directory``."""

@@ -64,10 +64,12 @@ async def makedirs(
           not at all, also if the process is killed.
       durable: Whether the new directories survive a power cut once the call has returned, and
           what is undone does not come back after one. Each has to be readable, by fsync(2).
-      exact_mode: Whether the last directory has precisely ``mode``, whatever the umask.
+      exact_mode: Whether the last directory has precisely ``mode``, all twelve bits, whatever the
+          umask. An inherited set-group-ID bit is kept all the same.
       owner: Whose every new directory is, by name or number; None for the process's user.
       group: Its group, by name or number; None for what the filesystem gives it.
-      like: A directory whose owner, mode, default ACL and extended attributes the new ones get.
+      like: A directory whose owner, group, mode, ACLs and extended attributes every new one gets,
+          but for what the others above say.
       on_mount: The mount point of the mount that ``path`` has to lie on, before the first and
           after the last system call, by the text of both and of the mount table. A relative one is
           taken against the working directory.
@@ -82,8 +84,10 @@ async def makedirs(
       MountStalled: Too many earlier system calls on this mount have not returned yet.
       EscapeError: ``path`` is absolute or leads out of ``beneath``.
       NotMounted: ``path`` does not lie on the mount at ``on_mount``; see `NotMounted`.
-      NotImplementedError: The platform cannot keep it ``beneath`` anything, or the filesystem is a
-          double that opens no directories; nothing was made.
+      NotImplementedError: The platform cannot keep it ``beneath`` anything, or give it another
+          owner or an exact mode, or the filesystem is a double that opens no directories; nothing
+          was made.
+      LookupError: There is no user or group of that name; nothing was made.
       ValueError, TypeError: An argument is out of range or of the wrong type; nothing was made.
 
     **Cancellation handling**: A checkpoint, always, also when it fails. When cancelled, it undoes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Sized
 from functools import partial
@@ -15,10 +14,11 @@ import trio
 from ._beneath import confine
 from ._errors import MkdirError, explain
 from ._events import Recorder
-from ._finish import check_able, finish, last
+from ._finish import Finishing, standing
 from ._incoming import Incoming
 from ._lane import Lane
 from ._on_mount import after, before, leads_to
+from ._pace import FIRST_SLICE, Pace
 from ._paths import Target, parent_of
 from ._plan import Plan
 from ._registry import registry
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from ._entries import Holder
     from ._events import Report
     from ._incoming import Paths
+    from ._items import Item
     from ._mounts import Mount
     from ._paths import AnyPath, Root
     from ._plan import Bundle
     from ._policy import Policy
-    from ._undo_log import Item
     from ._walk import Program
     from ._workers import Workers
 
@@ -46,17 +46,6 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 0.050
 """Seconds between two reports of progress."""
-_ALL: Final = 0o7777
-_CLOSED: Final = 0o700
-"""Of its mode, what a directory is made with that becomes somebody else's or is opened later."""
-_FIRST_SLICE: Final = 0.001
-"""Seconds after which the first task looks how fast the filesystem is."""
-_SLOW: Final = 0.0005
-"""Seconds for one directory from which on it is waiting that takes the time, so that as many tasks
-as are allowed make them."""
-_WORK: Final = 0.000_05
-"""Seconds from which on it is the kernel's work, as on a disk with a journal: then as many tasks as
-there are processors. Below that it is Python's, and only one thread at a time can do that."""
 
 
 @attrs.frozen(kw_only=True)
@@ -96,13 +85,12 @@ class ManyCall:
         )
         if confined is not None:
             self.transaction.stay_in(confined)
-        self.transaction.durable = order.demands is not None and order.demands.durable
-        wanted = order.demands
-        self.on_mount = None if wanted is None else wanted.on_mount
-        made_with = _ALL if wanted is None or wanted.ownership is None else _CLOSED
-        self._mode, self._parent_mode = order.mode & made_with, order.parent_mode & made_with
-        self._finishes = check_able(wanted, filesystem)
+        self._mode, self._parent_mode = order.mode, order.parent_mode
+        self.on_mount: AnyPath | None = None
+        self._finishing: Finishing | None = None
         self._finished: set[Item] = set()
+        if order.demands is not None:
+            self._demand(order.demands)
         self.provisional = bool(outer)
         """Whether what it made is not final when it succeeds."""
         self.mounts: dict[Workers, AnyPath] = {}
@@ -115,10 +103,16 @@ class ManyCall:
         """Whether nobody wants to know of each system call."""
         self._lanes: list[Lane] = []
         self._working = 0
-        self._each: float | None = None
-        """Seconds for one directory, as far as is known."""
+        self._pace = Pace()
         self._failure: BaseException | None = None
         self._told = self._began
+
+    def _demand(self, wanted: Demands) -> None:
+        self._mode, self._parent_mode = wanted.closed(self._mode), wanted.closed(self._parent_mode)
+        self.on_mount = wanted.on_mount
+        self.transaction.durable = wanted.durable
+        if wanted.elaborate:
+            self._finishing = Finishing(wanted, self.transaction, self._asked)
 
     @trio.lowlevel.enable_ki_protection
     async def make(self) -> Report:
@@ -128,6 +122,8 @@ class ManyCall:
             await trio.lowlevel.checkpoint()
             while paths := await self._paths.some():
                 self.check_on_mount(paths)
+                if self._finishing is not None:
+                    await self._new_lane().prepare(paths[0])
                 for plan in self._plans(paths):
                     plan()
                     await self._carry_out()
@@ -159,9 +155,6 @@ class ManyCall:
 
     def target(self, path: AnyPath) -> Target:
         """``path`` alone, as it is to be made."""
-        return self._target(path, self.mode)
-
-    def _target(self, path: AnyPath, modes: Callable[[AnyPath], int]) -> Target:
         return _OneOfMany(
             self.as_given(path),
             path,
@@ -171,16 +164,17 @@ class ManyCall:
             parents=True,
             added=self._paths.added_to(path),
             root=self._order.root,
-            plan=self.plan,
-            modes=modes,
+            modes=self.mode,
         )
 
     def mode(self, path: AnyPath) -> int:
         """What to make ``path`` with."""
         return self._mode if self.plan.is_wanted(path) else self._parent_mode
 
-    def _final_mode(self, path: AnyPath) -> int:
-        return self._order.mode if self.plan.is_wanted(path) else self._order.parent_mode
+    def _asked(self, path: AnyPath) -> tuple[int, bool]:
+        """The mode that ``path`` is to have; whether it was asked for itself."""
+        wanted = self.plan.is_wanted(path)
+        return (self._order.mode if wanted else self._order.parent_mode), wanted
 
     def passes_over(self, path: AnyPath) -> bool:
         """Whether ``path`` may be there already and need not be looked at, as more is below it."""
@@ -256,7 +250,7 @@ class ManyCall:
         """With one task as long as the filesystem is fast, otherwise with some, or with many."""
         lane = self._new_lane()
         while (bundle := self.plan.take()) is not None:
-            await self._go_on(lane, bundle, _FIRST_SLICE if self._each is None else SLICE)
+            await self._go_on(lane, bundle, FIRST_SLICE if self._pace.each is None else SLICE)
             if self._width() > 1 and not self.plan.finished:
                 await self._side_by_side()
         await trio.lowlevel.checkpoint()
@@ -264,15 +258,11 @@ class ManyCall:
     async def _go_on(self, lane: Lane, bundle: Bundle, seconds: float = SLICE) -> None:
         began, before = time.monotonic(), lane.count
         await lane.carry_out(bundle, seconds)
-        each = (time.monotonic() - began) / max(1, lane.count - before)
-        # Not each one's alone: now and then this process was busy with something else.
-        self._each = (each + 3 * (self._each or 0.0)) / 4
+        self._pace.took(time.monotonic() - began, lane.count - before)
         self._tell_progress()
 
     def _width(self) -> int:
-        """How many tasks are worth while."""
-        each, most = self._each or 0.0, self._order.concurrency
-        return most if each > _SLOW else min(most, _processors()) if each > _WORK else 1
+        return self._pace.width(self._order.concurrency)
 
     async def _side_by_side(self) -> None:
         try:
@@ -319,33 +309,35 @@ class ManyCall:
         return lane
 
     async def _settle(self) -> None:  # noqa: ASYNC910 - its visits are
-        if self._finishes:
+        if self._finishing is not None:
             for workers, directory in [*self.mounts.items()]:
                 await self._new_lane().finish(directory, workers)
         alone = registry.tree.alone(self.transaction.holder)
         if self.mounts and (self.provisional or not alone):
             await self._new_lane().settle()
 
+    def prepare(self, path: AnyPath) -> Program:
+        """Look up whatever has to be known before anything is made at ``path``."""
+        if self._finishing is not None:
+            yield from self._finishing.prepare(path)
+
     def finish(self, only: Workers | None) -> Program:
         """Do what is asked for to what was made, on one mount or on any, and is not finished."""
-        wanted = self._finishes
-        if wanted is None:
+        if self._finishing is None:
             return
+        self.mine.update(self.transaction.batched())
         made = [
             item
             for item in self.transaction.made_here()
             if only in {None, item.workers} and item not in self._finished
         ]
-        # Of one that had vanished and was made again, the last one stands.
-        standing = {item.path: item for item in made}
-        if standing:
-            target = self._target("", self._final_mode)
-            yield from finish(wanted, [*standing.values()], target, self.transaction)
+        if made:
+            yield from self._finishing.finish(standing(made, self.mine))
             self._finished.update(made)
 
     def last(self, forward: Program) -> Program:
         """Go ``forward``, and do what has to come after that."""
-        yield from last(self._finishes, forward, self.transaction)
+        return forward if self._finishing is None else self._finishing.last(forward)
 
     def _tell_progress(self, *, at_once: bool = False) -> None:
         now = trio.current_time()
@@ -376,24 +368,12 @@ class ManyCall:
         return self.recorder.report("", self.as_given, trio.current_time() - self._began)
 
 
-def _processors() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # pragma: no cover - not Linux
-
-
 @attrs.define(eq=False)
 class _OneOfMany(Target):
     """One of them; what is above it may have been asked for, too."""
 
-    plan: Plan = attrs.field(kw_only=True)
     modes: Callable[[AnyPath], int] = attrs.field(kw_only=True)
 
     def mode_of(self, path: AnyPath) -> int:
-        """What ``path`` is to have."""
+        """What to make ``path`` with."""
         return self.modes(path)
-
-    def is_leaf(self, path: AnyPath) -> bool:
-        """Whether ``path`` was asked for itself, and is not only on the way."""
-        return self.plan.is_wanted(path)

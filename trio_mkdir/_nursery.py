@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
-from ._arguments import asked_for, checked_policy, demands, order_for
-from ._block import Block, NurseryCall, NurseryManyCall
+from ._arguments import asked_for, checked_owner, checked_policy, demands, order_for
+from ._block import Block, NurseryCall, NurseryChange, NurseryManyCall
+from ._changes import Copy, Mode
 from ._makedirs import DEFAULT_POLICY
+from ._paths import checked_mode, full_path
 
 if sys.version_info < (3, 11):  # pragma: no cover - trio depends on it there
     from exceptiongroup import BaseExceptionGroup
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
+    from ._changes import Wish
     from ._errors import RollbackError
     from ._events import Report
     from ._incoming import Paths
@@ -195,6 +198,73 @@ class RollbackNursery:
         try:
             self._block.check_open()
             call = NurseryCall(asked(), self._block)
+        except Exception:
+            await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
+            raise
+        return await call.make()
+
+    async def chmod(
+        self, path: StrOrBytesPath, mode: int, *, beneath: StrOrBytesPath | int | None = None
+    ) -> Report:
+        """`os.chmod` of a directory, changed back if the block does not end well.
+
+        It gets precisely ``mode``, all twelve bits of it. What it had before is put back together
+        with everything else that the block undoes, in one order, the last first.
+
+        Raises:
+          MkdirError: The kernel's answer, as for `makedirs`; also EPERM where the kernel would drop
+              a set-group-ID bit in silence. It is as it was before.
+          StepTimeout, MountStalled, EscapeError: As `makedirs` does.
+          NotImplementedError: The platform cannot change an open directory.
+          RuntimeError: The block has ended.
+
+        **Cancellation handling** is that of `trio_mkdir.makedirs`: a checkpoint, always, and when
+        cancelled, it puts back what was before. A change that is stuck in the kernel is changed
+        back by its own thread when it returns; see `pending_rollbacks` and `wait_settled`.
+        """
+        return await self._change(path, beneath, lambda: Mode(checked_mode("mode", mode)))
+
+    async def chown(
+        self,
+        path: StrOrBytesPath,
+        owner: int | str | None = None,
+        group: int | str | None = None,
+        *,
+        beneath: StrOrBytesPath | int | None = None,
+    ) -> Report:
+        """`shutil.chown` of a directory, changed back if the block does not end well.
+
+        Names are looked up in a worker thread. Raises LookupError for one that is not known, and
+        ValueError if there is neither ``owner`` nor ``group``; other errors and **cancellation
+        handling** are those of `chmod`.
+        """
+        return await self._change(path, beneath, lambda: checked_owner(owner, group))
+
+    async def copy_metadata(
+        self,
+        source: StrOrBytesPath,
+        destination: StrOrBytesPath,
+        *,
+        beneath: StrOrBytesPath | int | None = None,
+    ) -> Report:
+        """Give one directory what another has, changed back if the block does not end well.
+
+        That is its owner, group, mode, ACLs and extended attributes; ``destination`` keeps those
+        attributes that ``source`` has not, except ACLs. ``beneath`` is about ``destination``.
+        Errors and **cancellation handling** are those of `chmod`.
+        """
+        return await self._change(destination, beneath, lambda: Copy(full_path("source", source)))
+
+    async def _change(
+        self,
+        path: StrOrBytesPath,
+        beneath: StrOrBytesPath | int | None,
+        wish: Callable[[], Wish],
+    ) -> Report:
+        try:
+            self._block.check_open()
+            asked = asked_for(path, 0, None, beneath, None, exist_ok=True, parents=False)
+            call = NurseryChange(asked, self._block, wish())
         except Exception:
             await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
             raise

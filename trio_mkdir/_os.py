@@ -6,7 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ._directory import FLAGS, OpenDirectory, rename_noreplace
+from . import _accounts
+from ._directory import FLAGS, OpenDirectory, check_supported, rename_noreplace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -106,6 +107,23 @@ class Opening(Filesystem, Protocol):
 
 
 @runtime_checkable
+class Owning(Opening, Protocol):
+    """One that knows, too, whose directories can be and what a new one does not get."""
+
+    def umask(self) -> int:
+        """What the kernel takes from the mode of a new directory."""
+        ...
+
+    def getpwnam(self, name: str, path: AnyPath) -> int:
+        """The number of a user, for ``path``; KeyError, as `pwd.getpwnam`, if there is none."""
+        ...
+
+    def getgrnam(self, name: str, path: AnyPath) -> int:
+        """The number of a group, for ``path``; KeyError, as `grp.getgrnam`, if there is none."""
+        ...
+
+
+@runtime_checkable
 class Confined(Filesystem, Protocol):
     """The same from one directory, the root, down: nothing is done or looked at elsewhere.
 
@@ -150,3 +168,27 @@ class OperatingSystem:
     def open(self, path: AnyPath) -> Directory:
         """By a descriptor."""
         return OpenDirectory(os.open(path, FLAGS))
+
+    def umask(self) -> int:
+        """As /proc tells it; it is never set."""
+        return _accounts.process_umask()
+
+    def getpwnam(self, name: str, path: AnyPath) -> int:  # noqa: ARG002
+        """`pwd.getpwnam`."""
+        return _accounts.uid_of(name)
+
+    def getgrnam(self, name: str, path: AnyPath) -> int:  # noqa: ARG002
+        """`grp.getgrnam`."""
+        return _accounts.gid_of(name)
+
+
+def owning(filesystem: Filesystem) -> Owning:
+    """``filesystem``, if it can change whose directories are.
+
+    Raises NotImplementedError if it, or the platform, cannot.
+    """
+    if isinstance(filesystem, OperatingSystem):
+        check_supported(os)
+    if not isinstance(filesystem, Owning):
+        raise NotImplementedError(f"{filesystem!r} cannot change whose directories are")
+    return filesystem

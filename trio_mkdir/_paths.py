@@ -54,15 +54,30 @@ class Target:
 
     def as_given(self, path: AnyPath) -> AnyPath:
         """``path``, one of `prefixes`, in the form in which the caller wrote it."""
+        if self.demands is not None and self.is_elsewhere(path):
+            return path
         return path[self.added :] if len(path) > self.added else path
+
+    def is_elsewhere(self, path: AnyPath) -> bool:
+        """Whether ``path`` is none of `prefixes`, but a template that is not near them."""
+        return path[: self.added] != self.path[: self.added]
 
     def mode_of(self, path: AnyPath) -> int:
         """What to make ``path`` with, one of `prefixes`."""
-        return self.mode if path is self.path else self.parent_mode
+        mode = self.mode if path is self.path else self.parent_mode
+        return mode if self.demands is None else self.demands.closed(mode)
 
-    def is_leaf(self, path: AnyPath) -> bool:
-        """Whether ``path`` was asked for itself, and is not only on the way."""
-        return path == self.path
+    def asked(self, path: AnyPath) -> tuple[int, bool]:
+        """The mode that ``path`` is to have, as it was asked for; whether it is the leaf."""
+        if path == self.path:
+            return self.mode, True
+        exact = self.demands is not None and self.demands.exact_mode
+        leaf: AnyPath | None = self.path
+        while exact and leaf is not None and is_dot(leaf):
+            leaf = parent_of(leaf)
+            if leaf == path:  # "new/." names "new"; without exact_mode it is as os.makedirs has it
+                return self.mode, True
+        return self.parent_mode, False
 
     def parent(self, path: AnyPath) -> AnyPath | None:
         """The directory to make before ``path``; None above what the caller named."""

@@ -12,17 +12,18 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ._items import Item
 from ._os import Opening
-from ._undo_log import Item, UndoLog
+from ._undo_log import UndoLog
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
     from ._entries import Entry
     from ._handshake import Handshake, Operation
+    from ._items import Batch
     from ._os import Filesystem
     from ._paths import AnyPath
-    from ._undo_log import Batch
     from ._workers import Workers, WorkerTable
 
 

@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Protocol
 from ._causes import RootCause
 from ._entries import BeingRemoved, Holder
 from ._events import PendingRollback, ReliedOn
+from ._items import Item
 from ._paths import AnyPath
 from ._sync_log import Unwritten
-from ._undo_log import Item
 from ._undoing import Undoing
 from ._walk import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable
 
-    from ._entries import Entry, Look
+    from ._entries import Entry, Identity, Look
     from ._events import Recorder
     from ._handshake import Handshake, Operation
+    from ._metadata import Metadata
     from ._os import Confined, Filesystem
     from ._policy import Policy
     from ._registry import Registry
@@ -109,6 +110,16 @@ class Transaction(Undoing):
                 walk.mine.discard(item.path)  # so that it is looked at as what is not
         if not alone:
             yield from self.hold(walk.mine)
+
+    def altered(
+        self, path: AnyPath, identity: Identity, before: Metadata, *, position: int = 0
+    ) -> None:
+        """``path`` is about to be changed, and had ``before`` until now."""
+        item = Item(path, self.workers_on(path), made=False)
+        item.identity, item.before, item.position = identity, before, position
+        with self.lock:
+            self._unfold()
+            self._items.append(item)
 
     def enter(self) -> Program:
         """Tell the shared tree which directories this call made, as far as that can be told now.

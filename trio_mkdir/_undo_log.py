@@ -8,95 +8,25 @@ so there is always somebody whose duty the rest is. Nothing here calls the files
 from __future__ import annotations
 
 import itertools
-import os
 import threading
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
-from ._entries import Entry, State
 from ._handshake import Phase
+from ._items import Batch, Item, spelling
 from ._paths import AnyPath, parent_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from ._entries import Identity
+    from ._entries import Entry
     from ._handshake import Handshake, Operation
-    from ._os import Confined
+    from ._items import Hands
     from ._workers import Workers, WorkerTable
 
 positions: Final = itertools.count(1)
 """The order in which what a rollback nursery has to undo was completed, in the whole process."""
 
-Hands: TypeAlias = "tuple[tuple[Handshake, Item], ...]"
-"""Who is undoing what."""
-
 _OUT: Final = {Phase.ANSWERED, Phase.CANCELLED}
-
-
-class Item:
-    """One directory that may have to be undone."""
-
-    # One is made for every directory: what it begins with is the class's.
-    identity: Identity | None = None
-    """What was found right after it was made."""
-    entry: Entry | None = None
-    position = 0
-    """Its place among all that a nursery has to undo; 0 until its call has succeeded in one."""
-    doubt: int | None = None
-    """The errno of a ``mkdir`` that may have made it; then it is only told of."""
-    taken = False
-    """Whether somebody is undoing it."""
-    via: Confined | None = None
-    """How it is looked at and removed, if not as everything else of the undo log that it is in."""
-    after: Hands = ()
-    """What others are undoing and may be in it, under another path."""
-    durable = False
-    """Whether a power cut must not bring it back."""
-
-    def __init__(
-        self, path: AnyPath, workers: Workers | None, *, made: bool, since: float = 0.0
-    ) -> None:
-        self.path = path
-        self.workers = workers
-        """Of the mount it is on."""
-        self.made = made
-        """By this call; otherwise it found what another call had made, and may be the last to
-        fail."""
-        self.since = since
-        """`time.monotonic` before its ``mkdir``."""
-
-    @property
-    def paths(self) -> set[str]:
-        """Where it is looked at and removed, as `_spelling` has it."""
-        paths = [self.path] if self.entry is None else [self.path, self.entry.path]
-        return {_spelling(path) for path in paths}
-
-    @property
-    def may_be_removed(self) -> bool:
-        """Whether undoing it can mean to remove it."""
-        return self.made or (self.entry is not None and self.entry.state is State.PROVISIONAL)
-
-
-class Batch:
-    """Directories that one thread makes in one directory, as quickly as it can be written down.
-
-    Without a lock: the thread only appends, and whoever takes something takes it from the front.
-    """
-
-    def __init__(self, workers: Workers, place: int) -> None:
-        self.workers = workers
-        self.place = place
-        """How many items were made before the first of them."""
-        self.made: list[tuple[AnyPath, float]] = []
-        """What was made and is in no items, and `time.monotonic` before its ``mkdir``."""
-        self.told = 0
-        """How many of these were told of."""
-        self.is_open = True
-        """Whether the thread may add some more."""
-
-    def close(self) -> None:
-        """The thread adds nothing more."""
-        self.is_open = False
 
 
 class UndoLog:
@@ -306,14 +236,19 @@ class UndoLog:
         ]
         blocked = {path for _, where in operations for path in _at_or_above(where)}
         # It locks the directory that it writes.
-        locked = {_spelling(path) for name, path in operations if name == "fsync"}
+        locked = {spelling(path) for name, path in operations if name == "fsync"}
+        # What is below one that is to be changed back first may not let us in before.
+        changed = {spelling(item.path) for _, item in self._hands if item.before is not None}
         for place in reversed(range(len(self._items))):
             item = self._items[place]
             mine = item.position >= self.floor and only in {None, item.workers}
             mine = mine and not any(hand in self._hands for hand in item.after)
             mine = mine and not (locked and locked.intersection(map(parent_of, item.paths)))
+            mine = mine and (not changed or changed.isdisjoint(_at_or_above(item.path)))
             if mine and blocked.isdisjoint(item.paths):
                 return place
+            if item.before is not None:
+                changed |= item.paths
         return None
 
     def in_other_hands(self, item: Item) -> Hands:
@@ -395,15 +330,9 @@ def _call(callbacks: Iterable[Callable[[], object]]) -> None:
         callback()
 
 
-def _spelling(path: AnyPath) -> str:
-    """One for all that lead to the same directory, as far as the text tells."""
-    text = os.fsdecode(path)
-    return os.path.normpath(text) if "//" in text or "/." in text or text[-1:] == "/" else text
-
-
 def _at_or_above(path: AnyPath) -> Iterator[AnyPath]:
     # Also what the text goes through before a `..`: without it the path would lead nowhere.
     above: AnyPath | None = path
     while above is not None:
-        yield _spelling(above)
+        yield spelling(above)
         above = parent_of(above)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from ._causes import root_cause
 from ._entries import BeingRemoved, Holder, State
-from ._events import Kept, Made, Removed, Unsynced
-from ._os import Confined
+from ._events import Kept, Made, Removed, Restored, Unsynced
+from ._items import Item
+from ._metadata import restore
+from ._os import Confined, Opening
 from ._paths import parent_of
 from ._sync_log import SyncLog, Unwritten, write
-from ._undo_log import Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
     from ._entries import Entry, Identity, Via
     from ._events import Recorder
     from ._handshake import Handshake, Operation
+    from ._items import Batch
+    from ._metadata import Metadata
     from ._os import Filesystem
     from ._paths import AnyPath
     from ._policy import Policy
     from ._registry import Registry
-    from ._undo_log import Batch
     from ._walk import Program
     from ._workers import Workers
 
@@ -97,6 +99,11 @@ class Undoing(SyncLog):
 
     # Where it is done
 
+    @property
+    def outside(self) -> Filesystem:
+        """The filesystem; also where it is otherwise only what is beneath a root."""
+        return self._policy.filesystem or self.shared.operating_system
+
     def _via(self, item: Item) -> Filesystem:
         return item.via or self.filesystem
 
@@ -160,6 +167,9 @@ class Undoing(SyncLog):
         if item.doubt is not None:
             yield from self._tell_doubt(item, item.doubt)
             return
+        if item.before is not None:
+            yield from self._put_back(item, item.before)
+            return
         way = item.path, self._via(item)
         try:
             entry = item.entry or (yield from self._insist(item.path, partial(self._known, item)))
@@ -181,6 +191,23 @@ class Undoing(SyncLog):
                 yield from self._keep_above(item, entry)
             if item.made:
                 self._keep(item, "another call relies on it")
+
+    def _put_back(self, item: Item, before: Metadata) -> Program:
+        via = self._via(item)
+        assert isinstance(via, Opening)  # noqa: S101 - or it could not have been changed
+        attempt = partial(restore, via, item.path, item.identity, before)
+        try:
+            found = yield from self._insist(item.path, attempt)
+        except OSError as error:
+            found = False
+            if error.errno not in _NOTHING_THERE:
+                doing = getattr(error, "doing", "") or "open"
+                self._keep(item, f"{doing}: {error.strerror}", error.errno)
+                return
+        if found:
+            self.recorder.tell(Restored, item.path)
+        else:
+            self._keep(item, "it is not there any more, and was changed")
 
     def _known(self, item: Item) -> Generator[Operation, None, Entry]:
         delay = _A_MOMENT

@@ -16,14 +16,14 @@ from .needs import needs_root
 #: lie in a directory that is closed to others.
 _PRELUDE = """
 import sys, json
-path, uid, gid, threads, snippet = json.loads(sys.argv.pop(1))
+path, uid, gid, threads, groups, snippet = json.loads(sys.argv.pop(1))
 sys.path[:] = path
 import contextlib, errno, os, resource, threading, traceback
 import trio, trio_mkdir
 def allow_threads():
     resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
 hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-os.setgroups([])
+os.setgroups(groups)
 os.setgid(gid)
 os.setuid(uid)
 if not threads:
@@ -42,13 +42,15 @@ class AnotherUser:
     gid: int
     threads: bool = True
     """Whether the process can start new threads; a snippet may call ``allow_threads()``."""
+    groups: tuple[int, ...] = ()
+    """Supplementary ones."""
 
     def run(self, snippet: str, *args: str) -> str:
         """Run *snippet* with *args* in ``sys.argv[1:]`` and return what it prints.
 
         It finds trio, trio_mkdir and some of the standard library imported already.
         """
-        told = json.dumps([sys.path, self.uid, self.gid, self.threads, snippet])
+        told = json.dumps([sys.path, self.uid, self.gid, self.threads, self.groups, snippet])
         done = subprocess.run(  # noqa: S603 - the tests' own snippets
             [sys.executable, "-c", _PRELUDE, told, *args],
             capture_output=True,

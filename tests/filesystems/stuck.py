@@ -21,8 +21,15 @@ _NUMBERS = {
         "rmdir": (84, 263),
         "rename": (82, 264, 316),
         "stat": (4, 6, 262, 332),
+        "chmod": (90, 268, 452),
     },
-    "aarch64": {"mkdir": (34,), "rmdir": (35,), "rename": (38, 276), "stat": (79, 291)},
+    "aarch64": {
+        "mkdir": (34,),
+        "rmdir": (35,),
+        "rename": (38, 276),
+        "stat": (79, 291),
+        "chmod": (53, 452),
+    },
 }
 
 _LOOK_EVERY = 0.001

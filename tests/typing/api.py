@@ -54,6 +54,7 @@ async def check_makedirs(path_like: os.PathLike[str], path_like_bytes: os.PathLi
     await trio_mkdir.makedirs("a/b", beneath=trio.Path("root"))
     await trio_mkdir.makedirs("a/b", beneath=3)
     await trio_mkdir.makedirs("a/b", beneath=None)
+    await trio_mkdir.makedirs("a/b", exact_mode=True, owner="me", group=5, like=Path("template"))
 
     await trio_mkdir.makedirs(path="a/b")  # type: ignore[call-arg]
     await trio_mkdir.makedirs("a/b", 0o700, True, 0o755)  # type: ignore[call-arg]
@@ -98,6 +99,10 @@ async def check_rollback_nursery(policy: Policy) -> None:
         await nursery.makedirs("a/b", beneath="root")
         await nursery.mkdir("a", beneath=3)
         await nursery.mkdir("a", durable=True, on_mount=b"/")
+        assert_type(await nursery.chmod("a", 0o755, beneath="root"), Report)
+        assert_type(await nursery.chown(b"a", "me", group=5), Report)
+        assert_type(await nursery.copy_metadata(Path("a"), "b"), Report)
+        await nursery.chown("a", 1.5)  # type: ignore[arg-type]
         assert_type(await nursery.makedirs_many(["a/d", b"a/e"], exist_ok=False), Report)
         await nursery.makedirs_many(["f"], beneath=Path("/srv"), exact_mode=True, like="/srv")
         nursery.start_soon(nursery.makedirs, "a/c")

@@ -56,18 +56,30 @@ def _check(options: Options) -> None:
             raise UsageError("missing operand", hint=True)
         if options.null:
             raise UsageError("--null goes with --from only", hint=True)
-        return
-    if options.operands:
+    elif options.operands:
         extra = quote(options.operands[0])
         raise UsageError(f"extra operand {extra}: --from names all directories", hint=True)
-    options.parents = True
+    else:
+        options.parents = True
+    if options.exact_mode and options.mode is None:
+        raise UsageError("--exact-mode goes with --mode only", hint=True)
+    for option, value in (("owner", options.owner), ("group", options.group)):
+        if value is not None and not _may_be_one(value):
+            raise UsageError(f"invalid {option}: {quote(value)}")
+    if options.like == "":
+        raise UsageError("invalid --like '': not a directory")
+
+
+def _may_be_one(text: str) -> bool:
+    """Whether it is a number that chown(2) takes, or may be a name."""
+    return int(text) < 2**32 - 1 if text.isascii() and text.isdecimal() else text != ""
 
 
 def _plan(options: Options) -> Plan:
     umask = os.umask(0)
     os.umask(umask)
     try:
-        return Plan(options.mode, parents=options.parents, umask=umask)
+        return Plan(options.mode, parents=options.parents, umask=umask, exactly=options.exact_mode)
     except ValueError:
         raise UsageError(f"invalid mode {quote(options.mode or '')}") from None
 

@@ -155,7 +155,9 @@ class Plan:
       ValueError: ``text`` is not a mode.
     """
 
-    def __init__(self, text: str | None, *, parents: bool, umask: int) -> None:
+    def __init__(
+        self, text: str | None, *, parents: bool, umask: int, exactly: bool = False
+    ) -> None:
         self.umask: int | None = None
         """The umask to set; None to leave it alone."""
         self.mode = _START
@@ -166,7 +168,11 @@ class Plan:
         """The mode and explicit bits to compare the leaf with, once it is made."""
         # Parents have to let their owner in, or nothing could be made in them.
         for_parents = umask & ~0o300 if parents else umask
-        if text is not None:
+        if exactly and text is not None:
+            # The library sees to it, and lets nobody in before.
+            self.umask = for_parents
+            self.mode, _ = parse_mode(text, umask)
+        elif text is not None:
             self._follow(text, umask, for_parents)
         elif for_parents != umask:
             self.umask = for_parents

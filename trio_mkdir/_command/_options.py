@@ -31,6 +31,10 @@ class Options(argparse.Namespace):
     beneath: str | None
     durable: bool
     on_mount: str | None
+    exact_mode: bool
+    owner: str | None
+    group: str | None
+    like: str | None
     parents: bool
     verbose: bool
     contexts: list[str | None]
@@ -50,7 +54,15 @@ class Options(argparse.Namespace):
             "beneath": self.beneath,
             "durable": self.durable,
             "on_mount": self.on_mount,
+            "exact_mode": self.exact_mode,
+            "owner": _name_or_number(self.owner),
+            "group": _name_or_number(self.group),
+            "like": self.like,
         }
+
+
+def _name_or_number(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isascii() and text.isdecimal() else text
 
 
 def _declare(parser: argparse.ArgumentParser) -> list[argparse.Action]:
@@ -100,6 +112,27 @@ def _declare(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             "--on-mount",
             metavar="PATH",
             help="fail if a DIRECTORY is not on the mount whose mount point is PATH",
+        ),
+        add(
+            "--exact-mode",
+            action="store_true",
+            help="with --mode: give each DIRECTORY precisely that mode, and nobody a way in before",
+        ),
+        add(
+            "--owner",
+            metavar="OWNER",
+            help="set the owner of each created directory, parents included, by name or number",
+        ),
+        add(
+            "--group",
+            metavar="GROUP",
+            help="set the group of each created directory, parents included, by name or number",
+        ),
+        add(
+            "--like",
+            metavar="DIR",
+            help="give each created directory the owner, group, mode, ACLs and extended attributes "
+            "that DIR has, unless other options say otherwise",
         ),
         add(
             "--timeout",

@@ -37,6 +37,14 @@ if TYPE_CHECKING:
 TIMED_OUT = 124  # as timeout(1)
 SLICE = 0.1  # seconds after which a thread that sets modes lets us have a say
 SILENCE = "the filesystem does not answer"  # the text of ETIMEDOUT would be an answer
+_DOINGS = {  # by the first word of a note
+    "template:": "read",
+    "chown": "change ownership of",
+    "chmod": "change permissions of",
+    "changed:": "change permissions of",
+    "setxattr": "set attributes of",
+    "removexattr": "set attributes of",
+}
 _MAY_BE_ABOVE = {
     errno.ENOENT,
     errno.ENOTDIR,
@@ -129,7 +137,7 @@ class _Maker:
         """Make it wholly, its mode included, or not at all; what is returned prevented it."""
         from trio_mkdir import open_rollback_nursery
 
-        failure = None
+        failure: OSError | None = None
         with _without_rollback_errors():
             async with open_rollback_nursery(policy=self._policy) as self._nursery:
                 try:
@@ -138,6 +146,9 @@ class _Maker:
                         await self._set_modes(self._asked_for(report), *self._plan.final)
                 except OSError as error:
                     failure = error
+                    self._nursery.cancel_scope.cancel()
+                except LookupError as error:
+                    failure = Unknown(errno.EINVAL, str(error), operand)
                     self._nursery.cancel_scope.cancel()
         return failure
 
@@ -229,8 +240,15 @@ class _Maker:
         path, why = os.fsdecode(error.filename), error.strerror
         if isinstance(error, CannotRead):
             return f"cannot {error.doing} {quote(path)}: {why}"  # noqa: ASYNC910
+        if isinstance(error, Unknown):
+            return why or ""  # noqa: ASYNC910
         if isinstance(error, CannotSetMode):
             return f"cannot change permissions of {quote(path)}: {why}"  # noqa: ASYNC910
+        if not isinstance(error, (StepTimeout, MountStalled)):
+            for note in getattr(error, "__notes__", ()):
+                doing = _DOINGS.get(note.partition(" ")[0])
+                if doing is not None:
+                    return f"cannot {doing} {quote(path)}: {why}"  # noqa: ASYNC910
         if isinstance(error, (StepTimeout, MountStalled)):
             why = SILENCE
         elif isinstance(error, NotMounted):
@@ -313,6 +331,10 @@ def _without_rollback_errors() -> Generator[None, None, None]:
             raise
         if others is not None:
             raise others from None
+
+
+class Unknown(OSError):
+    """There is no such user or group."""
 
 
 class CannotSetMode(OSError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from trio_mkdir._os import Opening
+from trio_mkdir._os import Opening, owning
 from trio_mkdir._registry import registry
 
 from ._faulty_directory import FaultyDirectory
@@ -334,6 +334,20 @@ class FaultyFilesystem:
         """`os.rename` that replaces nothing, as the script has it for ``source``."""
         do = partial(self._elaborate().rename, source, destination)
         self._operations.carry_out("rename", source, do)
+
+    def umask(self) -> int:
+        """What new directories do not get of their mode."""
+        return owning(self._backing).umask()
+
+    def getpwnam(self, name: str, path: AnyPath) -> int:
+        """The number of a user, as the script has it for ``path``."""
+        do = partial(owning(self._backing).getpwnam, name, path)
+        return self._operations.carry_out("getpwnam", path, do)
+
+    def getgrnam(self, name: str, path: AnyPath) -> int:
+        """The number of a group, as the script has it for ``path``."""
+        do = partial(owning(self._backing).getgrnam, name, path)
+        return self._operations.carry_out("getgrnam", path, do)
 
     def _elaborate(self) -> Opening:
         if not isinstance(self._backing, Opening):

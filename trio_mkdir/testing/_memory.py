@@ -11,6 +11,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from trio_mkdir._acl import ACCESS, after_chmod, mode_under
+
 from ._mount_points import MountPoints, new_mount
 
 if TYPE_CHECKING:
@@ -94,6 +96,8 @@ class _OpenNode:
 
     def chmod(self, mode: int) -> None:
         self._node.mode = stat.S_IFMT(self._node.mode) | mode
+        if ACCESS in self._node.xattrs:
+            self._node.xattrs[ACCESS] = after_chmod(self._node.xattrs[ACCESS], mode)
 
     def chown(self, uid: int, gid: int) -> None:
         before = self._node.owner
@@ -113,6 +117,8 @@ class _OpenNode:
 
     def setxattr(self, name: str, value: bytes) -> None:
         self._node.xattrs[name] = value
+        if name == ACCESS:
+            self._node.mode = self._node.mode & ~0o777 | mode_under(value, 0o777)
 
     def removexattr(self, name: str) -> None:
         self.getxattr(name)
@@ -150,6 +156,8 @@ class MemoryFilesystem:
         self._root = _Device(reuse_inodes=reuse_inodes).root
         self._mounts = MountPoints()
         self._covered: dict[Mount, _Node] = {}
+        self._users = {"root": 0}
+        self._groups = {"root": 0}
         self._mount = new_mount("/", type="memory", source="trio_mkdir.testing", options="rw")
 
     def __repr__(self) -> str:
@@ -202,6 +210,14 @@ class MemoryFilesystem:
         """Make a symbolic link at ``path``; its directory has to be there, ``target`` need not."""
         with self._asked_for(path) as text:
             self._add(text, stat.S_IFLNK | 0o777, os.fsdecode(target))
+
+    def add_user(self, name: str, number: int) -> None:
+        """Let there be a user; at first there is only root."""
+        self._users[name] = number
+
+    def add_group(self, name: str, number: int) -> None:
+        """Let there be a group; at first there is only root's."""
+        self._groups[name] = number
 
     def remove(self, path: StrOrBytesPath) -> None:
         """Remove whatever stands at ``path`` and all that is in it."""
@@ -320,6 +336,18 @@ class MemoryFilesystem:
             if not node.is_directory:
                 _refuse(errno.ENOTDIR)
             return _OpenNode(node, _status)
+
+    def umask(self) -> int:
+        """The one that it was given."""
+        return self._umask
+
+    def getpwnam(self, name: str, path: AnyPath) -> int:  # noqa: ARG002 - for a script
+        """The number of a user; see `add_user`."""
+        return self._users[name]
+
+    def getgrnam(self, name: str, path: AnyPath) -> int:  # noqa: ARG002 - as above
+        """The number of a group; see `add_group`."""
+        return self._groups[name]
 
     def sleep(self, seconds: float) -> None:
         """Return at once: no time passes in here."""

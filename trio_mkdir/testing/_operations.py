@@ -44,8 +44,8 @@ class OperationRecord:
     operation: str
     """``"mkdir"``, ``"rmdir"``, ``"stat"``, ``"lstat"``, ``"statvfs"``, ``"open"``, ``"rename"``;
     ``"fstat"``, ``"chmod"``, ``"chown"``, ``"fsync"``, ``"listxattr"``, ``"getxattr"``,
-    ``"setxattr"``, ``"removexattr"`` on an open directory; or a name given to
-    `FaultyFilesystem.perform`."""
+    ``"setxattr"``, ``"removexattr"`` on an open directory; ``"getpwnam"``, ``"getgrnam"`` for what
+    is to be made; or a name given to `FaultyFilesystem.perform`."""
     path: AnyPath
     """As it was asked for."""
     errno: int | None = None

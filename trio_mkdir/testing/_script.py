@@ -30,6 +30,7 @@ OPERATIONS: Final = ("mkdir", "rmdir", "stat", "lstat", "statvfs", "open")
 ELABORATE: Final = (
     *("rename", "fstat", "chmod", "chown", "fsync"),
     *("listxattr", "getxattr", "setxattr", "removexattr"),
+    *("getpwnam", "getgrnam"),
 )
 """Those that need to be told more; `Filesystem.turn` is not, so without threads they take effect
 when whatever the script has them wait for is over."""
