@@ -338,12 +338,14 @@ async def test_what_is_gone_is_told(old: Path) -> None:
 
 async def test_a_change_back_that_is_refused_comes_out_beside_the_first_cause(old: Path) -> None:
     filesystem = FaultyFilesystem.wrap()
+    blocks: list[RollbackNursery] = []
     with pytest.RaisesGroup(ValueError, RollbackError):
         async with open_rollback_nursery(policy=Policy(filesystem=filesystem)) as nursery:
+            blocks.append(nursery)
             await nursery.chmod(old, 0o700)
             filesystem.fail("chmod", str(old), errno.EPERM)
             raise ValueError
-    (kept,) = nursery.report.kept
+    (kept,) = blocks[0].report.kept
     assert (kept.why, kept.errno) == ("chmod to 0o3775: Operation not permitted", errno.EPERM)
 
 
