@@ -17,10 +17,11 @@ from ._entries import BeingRemoved, Holder, State
 from ._events import Kept, Made, Removed
 from ._os import Confined
 from ._paths import parent_of
+from ._preview import Preview
 from ._undo_log import Item, UndoLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from ._causes import RootCause
     from ._entries import Entry, Identity, Via
@@ -76,6 +77,20 @@ class Undoing(UndoLog):
         item = super().made(path, since, workers)
         self.recorder.tell(Made, path)
         return item
+
+    def made_unseen(self, path: AnyPath, since: float) -> Item:
+        """The same of what is hidden as yet, and will be at ``path``: nobody is told."""
+        return super().made(path, since)
+
+    def seen(self, items: Iterable[Item]) -> None:
+        """What was made unseen has appeared."""
+        for item in items:
+            self.recorder.tell(Made, item.path)
+
+    def _hidden(self, item: Item) -> AnyPath | None:
+        """Where it is, if nobody has seen it."""
+        via = self._via(item)
+        return via.hidden(item.path) if isinstance(via, Preview) else None
 
     def tell_batches(self) -> None:
         """Tell what was made in batches: only when somebody asks, so nobody may be listening."""
@@ -209,7 +224,7 @@ class Undoing(UndoLog):
                         self.put_off(item, others)
                         return
                     if not full and (yield from self._is_gone(ways)):
-                        self.recorder.tell(Removed, item.path)
+                        self._tell_removed(item)
                         break  # what stands there decides, as the reply can be lost
                     if self.tree.removed(entry, gone=False, full=full):
                         continue  # somebody has turned away from it meanwhile
@@ -244,7 +259,7 @@ class Undoing(UndoLog):
                 if identity == entry.identity:
                     yield "rmdir", path
                     via.rmdir(path)
-                    self.recorder.tell(Removed, item.path)
+                    self._tell_removed(item)
                     return path, via
         return None
 
@@ -365,5 +380,11 @@ class Undoing(UndoLog):
             why += f", and cannot be looked at: {error.strerror}"
         self._keep(item, why)
 
+    def _tell_removed(self, item: Item) -> None:
+        if self._hidden(item) is None:  # otherwise nobody knows that it was made
+            self.recorder.tell(Removed, item.path)
+
     def _keep(self, item: Item, why: str, number: int | None = None) -> None:
+        hidden = self._hidden(item)
+        why = why if hidden is None else f"{why}; it is still hidden, as {hidden!r}"
         self.recorder.tell(Kept, item.path, why, number)
