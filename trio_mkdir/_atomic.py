@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING, Final, cast
 
 from ._causes import AMBIGUOUS, RootCause
+from ._handshake import SpokenOf
 from ._paths import is_dot_dot, parent_of, without_slashes
 from ._walk import Failed, Walk, raise_passing
 
@@ -80,11 +81,22 @@ class AtomicWalk(Walk):
             if self._is_over:
                 yield from self._take_back()
             if not self._preview.is_hiding and not self._made:
-                yield from self._look()
+                yield from self._through(self._look())
                 continue
-            yield from self._build()
-            yield from self.finish(self._made)
-            yield from self._show()
+            if self._preview.in_doubt:
+                yield from self._through(self._settle(0))
+            yield from self._through(self._build())
+            yield from self._through(self.finish(self._made))
+            yield from self._through(self._show())
+
+    def _through(self, program: Program) -> Program:
+        """Carry out ``program``, which speaks of what is hidden as if it were not."""
+        try:
+            for operation in program:
+                known = isinstance(operation, SpokenOf)
+                yield operation if known else self._preview.asking(*operation)
+        finally:
+            program.close()
 
     # Looking
 
@@ -205,7 +217,7 @@ class AtomicWalk(Walk):
         identity = self._made[0].identity
         assert identity is not None  # noqa: S101 - for the type checker
         number = 0
-        if preview.is_hiding and not preview.in_doubt:
+        if preview.is_hiding:
             # Called by the deepest of them: as long as it hangs, it is in the way of all.
             yield "rename", self._target.path
             self.answer = None
@@ -214,16 +226,19 @@ class AtomicWalk(Walk):
             except OSError as error:
                 self.answer = number = error.errno or errno.EIO
         if preview.in_doubt:
-            yield "lstat", top
-            try:
-                preview.settle()
-            except OSError as error:
-                raise_passing(error, top)
-                yield from self._fail(top, number or error.errno or errno.EIO)
+            yield from self._settle(number)
         if not preview.is_hiding:
             self._arrive()
         elif number:
             yield from self._not_shown(top, number)
+
+    def _settle(self, number: int) -> Program:
+        try:
+            yield from self._preview.settle(self._target.path)
+        except OSError as error:
+            top = self._preview.top
+            raise_passing(error, top)
+            yield from self._fail(top, number or error.errno or errno.EIO)
 
     def _arrive(self) -> None:
         self._transaction.seen(self._made)

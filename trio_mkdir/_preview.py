@@ -5,8 +5,8 @@ undo log, to other calls, in errors and in its report. On the way to the kernel,
 the paths at which it is, as long as it is hidden.
 
 Whether a rename has worked can be in doubt: its reply was lost, or its caller left before the
-answer came. Then whoever asks for anything there next looks first: what is at the tree's own path
-now, by device and inode? That look is part of the system call that it comes before, as it is rare.
+answer came. Then whoever asks for anything there next has to `settle` first what is at the tree's
+own path now, by device and inode.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ._handshake import SpokenOf
 from ._hidden import new_name
-from ._os import Confined, Opening
+from ._os import Opening
 from ._paths import AnyPath, parent_of, without_slashes
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from ._entries import Identity
     from ._handshake import Operation
     from ._mounts import Mount
-    from ._os import Directory, Filesystem
+    from ._os import Confined, Directory, Filesystem
+    from ._walk import Program
 
 
 class Preview:
@@ -81,8 +83,9 @@ class Preview:
         self._now.rename(self._hidden, self.top)
         self.forget()
 
-    def settle(self) -> None:
-        """Look whether it has worked."""
+    def settle(self, path: AnyPath) -> Program:
+        """Look whether it has worked, for the sake of what will be at ``path``; or has to raise."""
+        yield SpokenOf.as_("lstat", path, ("lstat", self.top))
         try:
             status = self._now.lstat(self.top)
         except (FileNotFoundError, NotADirectoryError):
@@ -98,31 +101,21 @@ class Preview:
         self.in_doubt = False
 
     def _where(self, path: AnyPath) -> AnyPath:
-        if self.in_doubt and self.hidden(path) is not None:
-            self.settle()
         return self.hidden(path) or path
 
     # System calls
 
     @property
     def turn(self) -> Callable[[Operation | None], Awaitable[object]] | None:
-        """That of the filesystem, which is told where things are."""
-        turn = self._now.turn
-        if turn is None:
-            return None
+        """That of the filesystem, which is told what it is asked for, see `asking`."""
+        return self._now.turn
 
-        async def take_turn(operation: Operation | None) -> None:
-            await turn(None if operation is None else self._announced(*operation))
-
-        return take_turn
-
-    def _announced(self, name: str, path: AnyPath) -> Operation:
+    def asking(self, name: str, path: AnyPath) -> Operation:
+        """The operation ``name`` of what will be at ``path``."""
         hidden = self.hidden(path)
-        if hidden is None:
+        if hidden is None or self._hidden is None:
             return name, path
-        if self.in_doubt:
-            return "lstat", self.top
-        return name, hidden if name != "rename" or self._hidden is None else self._hidden
+        return SpokenOf.as_(name, path, (name, self._hidden if name == "rename" else hidden))
 
     def mkdir(self, path: AnyPath, mode: int) -> None:
         """`os.mkdir`."""
@@ -187,10 +180,22 @@ class ConfinedPreview(Preview):
         self._root.close()
 
 
+def asking(via: Filesystem, name: str, path: AnyPath) -> Operation:
+    """The operation ``name`` of what is, or will be, at ``path``, by ``via``."""
+    return via.asking(name, path) if isinstance(via, Preview) else (name, path)
+
+
 def preview(filesystem: Filesystem) -> Preview:
     """What ``filesystem`` will be; NotImplementedError if it cannot rename without replacing."""
+    return Preview(_opening(filesystem))
+
+
+def preview_confined(confined: Confined) -> ConfinedPreview:
+    """The same of one that stays beneath a root."""
+    return ConfinedPreview(_opening(confined), confined)
+
+
+def _opening(filesystem: Filesystem) -> Opening:
     if not isinstance(filesystem, Opening):
         raise NotImplementedError(f"{filesystem!r} cannot make anything atomically")
-    if isinstance(filesystem, Confined):
-        return ConfinedPreview(filesystem, filesystem)
-    return Preview(filesystem)
+    return filesystem

@@ -17,7 +17,7 @@ from ._entries import BeingRemoved, Holder, State
 from ._events import Kept, Made, Removed
 from ._os import Confined
 from ._paths import parent_of
-from ._preview import Preview
+from ._preview import Preview, asking
 from ._undo_log import Item, UndoLog
 
 if TYPE_CHECKING:
@@ -145,7 +145,9 @@ class Undoing(UndoLog):
     def _identify(
         self, path: AnyPath, via: Filesystem, *, follow: bool = False
     ) -> Generator[Operation, None, Identity]:
-        yield "stat" if follow else "lstat", path
+        if isinstance(via, Preview) and via.in_doubt:
+            yield from via.settle(path)
+        yield asking(via, "stat" if follow else "lstat", path)
         status = (via.stat if follow else via.lstat)(path)
         return status.st_dev, status.st_ino
 
@@ -257,7 +259,7 @@ class Undoing(UndoLog):
                 identity = yield from self._identify(path, via)
                 # Otherwise it is somebody else's by now, whatever the answer to the last attempt.
                 if identity == entry.identity:
-                    yield "rmdir", path
+                    yield asking(via, "rmdir", path)
                     via.rmdir(path)
                     self._tell_removed(item)
                     return path, via
