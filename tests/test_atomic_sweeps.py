@@ -81,7 +81,10 @@ class Whole(World):
 
 
 class RealWhole(RealWorld, Whole):
-    """The same on the real filesystem, with worker threads."""
+    """The same on the real filesystem, with worker threads; others watch there."""
+
+    def watch(self, *leaves: str) -> None:
+        """To walk a tree in which others make and remove is no single look at it."""
 
 
 Scenario = Callable[[Whole], Awaitable[object]]
