@@ -51,6 +51,9 @@ def main() -> int:
 
 
 def _check(options: Options) -> None:
+    if options.sweep is not None:
+        _check_sweep(options)
+        return
     if options.source is None:
         if not options.operands:
             raise UsageError("missing operand", hint=True)
@@ -60,10 +63,29 @@ def _check(options: Options) -> None:
     if options.operands:
         extra = quote(options.operands[0])
         raise UsageError(f"extra operand {extra}: --from names all directories", hint=True)
-    for option, value in (("--mode", options.mode), ("--beneath", options.beneath)):
-        if value is not None:
+    for option, value in (
+        ("--mode", options.mode is not None),
+        ("--beneath", options.beneath is not None),
+        ("--atomic", options.atomic),
+    ):
+        if value:
             raise UsageError(f"{option} cannot be combined with --from", hint=True)
     options.parents = True
+
+
+def _check_sweep(options: Options) -> None:
+    if options.operands:
+        extra = quote(options.operands[0])
+        raise UsageError(f"extra operand {extra}: --sweep makes nothing", hint=True)
+    for option, given in (
+        ("--mode", options.mode is not None),
+        ("--beneath", options.beneath is not None),
+        ("--from", options.source is not None),
+        ("--atomic", options.atomic),
+        ("--json", options.json),
+    ):
+        if given:
+            raise UsageError(f"{option} cannot be combined with --sweep", hint=True)
 
 
 def _plan(options: Options) -> Plan:

@@ -28,6 +28,8 @@ class Options(argparse.Namespace):
 
     mode: str | None
     beneath: str | None
+    atomic: bool
+    sweep: str | None
     parents: bool
     verbose: bool
     contexts: list[str | None]
@@ -79,6 +81,18 @@ def _declare(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             metavar="ROOT",
             help="take each DIRECTORY as relative to ROOT, and never make, look at or remove "
             "anything outside it",
+        ),
+        add(
+            "--atomic",
+            action="store_true",
+            help="let what is missing of each DIRECTORY appear at once and whole, or not at all, "
+            "also if this is killed",
+        ),
+        add(
+            "--sweep",
+            metavar="DIR",
+            help="make nothing; remove, in DIR and below, what --atomic has left hidden where it "
+            "was killed",
         ),
         add(
             "--timeout",
@@ -234,7 +248,8 @@ class _Reader:
 def help_text(program: str) -> str:
     parser = argparse.ArgumentParser(
         prog=program,
-        usage="%(prog)s [OPTION]... DIRECTORY...\n       %(prog)s [OPTION]... --from FILE",
+        usage="%(prog)s [OPTION]... DIRECTORY...\n       %(prog)s [OPTION]... --from FILE"
+        "\n       %(prog)s [-v] --sweep DIR",
         description="Create the DIRECTORY(ies), if they do not already exist. "
         "Each is made wholly or not at all.",
         add_help=False,

@@ -67,7 +67,10 @@ async def _run(options: Options, plan: Plan, voice: Voice, front: Front) -> None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_heed, front, scope, signals)
             source = options.source
-            await maker.make_all(options.operands if source is None else [source])
+            if options.sweep is not None:
+                await maker.sweep(options.sweep)
+            else:
+                await maker.make_all(options.operands if source is None else [source])
             nursery.cancel_scope.cancel()
     status = maker.status
     if signals:
@@ -78,7 +81,7 @@ async def _run(options: Options, plan: Plan, voice: Voice, front: Front) -> None
         maker.tell_unfinished(f"not done within {options.timeout:g} s")
     pending = pending_rollbacks()
     for debt in pending:
-        fate = "may still appear" if debt.operation == "mkdir" else "still stands"
+        fate = "may still appear" if debt.operation in {"mkdir", "rename"} else "still stands"
         voice.complain(
             f"{quote(os.fsdecode(debt.path))} {fate}: {quote(debt.mount_point)} does not answer; "
             f"process {os.getpid()} stays to undo it"
@@ -122,6 +125,22 @@ class _Maker:
         self._operand = None
         self.done = True
 
+    async def sweep(self, directory: str) -> None:
+        """Remove what is left hidden in ``directory``."""
+        import trio
+
+        from ._sweep import sweep
+
+        self._operand = directory
+        told = _Sweeping(self._voice, verbose=self._options.verbose)
+        try:
+            await trio.to_thread.run_sync(sweep, directory, told, abandon_on_cancel=True)
+        finally:
+            told.is_over = True
+        self.status = told.status
+        self._operand = None
+        self.done = True
+
     async def _make(self, operand: str) -> OSError | None:
         """Make it wholly, its mode included, or not at all; what is returned prevented it."""
         from trio_mkdir import open_rollback_nursery
@@ -140,6 +159,7 @@ class _Maker:
 
     async def _mkdir(self, operand: str) -> Report:
         plan, nursery, beneath = self._plan, self._nursery, self._options.beneath
+        atomic = self._options.atomic
         if self._options.source is not None:
             with shown() as progress:
                 async with contextlib.aclosing(names(operand, null=self._options.null)) as listed:
@@ -147,9 +167,14 @@ class _Maker:
                         listed, plan.mode, parent_mode=plan.parent_mode, progress=progress
                     )
         if not self._options.parents:
-            return await nursery.mkdir(operand, plan.mode, beneath=beneath)
+            return await nursery.mkdir(operand, plan.mode, beneath=beneath, atomic=atomic)
         return await nursery.makedirs(
-            operand, plan.mode, exist_ok=True, parent_mode=plan.parent_mode, beneath=beneath
+            operand,
+            plan.mode,
+            exist_ok=True,
+            parent_mode=plan.parent_mode,
+            beneath=beneath,
+            atomic=atomic,
         )
 
     async def _set_mode(self, operand: str, mode: int, explicit: int) -> None:
@@ -217,6 +242,9 @@ class _Maker:
         """Tell of the operand in progress, if there is one, that it was cancelled."""
         if self._operand is None:
             return
+        if self._options.sweep is not None:
+            self._voice.complain(f"cannot sweep {quote(self._operand)}: {why}")
+            return
         what = "directory" if self._options.source is None else "the directories of"
         self._voice.complain(f"cannot create {what} {quote(self._operand)}: {why}")
         self._tell(
@@ -250,6 +278,33 @@ class _Maker:
             for path in paths:
                 name = quote_for_shell(os.fsdecode(path))
                 say(f"{self._voice.program}: {deed} directory {name}\n")
+
+
+class _Sweeping:
+    """Tells what becomes of what is hidden."""
+
+    def __init__(self, voice: Voice, *, verbose: bool) -> None:
+        self._voice = voice
+        self._verbose = verbose
+        self.status = 0
+        self.is_over = False
+
+    def goes_on(self) -> bool:
+        return not self.is_over
+
+    def removed(self, path: str) -> None:
+        if self._verbose:
+            name = quote_for_shell(path)
+            self._voice.out(f"{self._voice.program}: removed directory {name}\n")
+
+    def left(self, path: str, why: str) -> None:
+        if self._verbose:
+            name = quote_for_shell(path)
+            self._voice.out(f"{self._voice.program}: left directory {name}: {why}\n")
+
+    def failed(self, what: str, path: str, why: str) -> None:
+        self.status = FAILED
+        self._voice.complain(f"cannot {what} {quote(path)}: {why}")
 
 
 @contextlib.contextmanager
