@@ -133,7 +133,7 @@ async def test_it_answers_as_without(
         else:
             answer, notes = (report.path, report.created), []
         modes = {name: os.lstat(root / name).st_mode for name in tree(root)}
-        answers.append((answer, [note for note in notes if "no write" not in note], modes))
+        answers.append((answer, [note.replace(str(root), "") for note in notes], modes))
     assert answers[0] == answers[1]
 
 
@@ -331,18 +331,19 @@ async def test_what_hangs_is_taken_back_late(operation: str, tmp_path: Path) -> 
     filesystem = FaultyFilesystem.wrap()
     hold = filesystem.hold(operation, "*")
     policy = Policy(filesystem=filesystem, rollback_timeout=0.05)
-    async with assert_nothing_leaked(), trio.open_nursery() as nursery:
-        nursery.start_soon(partial(makedirs, tmp_path / "a" / "b", atomic=True, policy=policy))
-        await hold.wait_arrived()
-        nursery.cancel_scope.cancel()
-    debts = pending_rollbacks()
-    assert operation in {debt.operation for debt in debts}
-    assert all(PREFIX not in str(debt.path) for debt in debts)
-    if operation == "rename":
-        assert len(tree(tmp_path)) == 2  # left alone until it has returned
-    hold.release()
-    with trio.fail_after(SOON):
-        await wait_settled()
+    async with assert_nothing_leaked():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(makedirs, tmp_path / "a" / "b", atomic=True, policy=policy))
+            await hold.wait_arrived()
+            nursery.cancel_scope.cancel()
+        debts = pending_rollbacks()
+        assert operation in {debt.operation for debt in debts}
+        assert all(PREFIX not in str(debt.path) for debt in debts)
+        if operation == "rename":
+            assert len(tree(tmp_path)) == 2  # left alone until it has returned
+        hold.release()
+        with trio.fail_after(SOON):
+            await wait_settled()
     assert tree(tmp_path) == []
 
 
