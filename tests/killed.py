@@ -111,7 +111,9 @@ def kill(directory: Path, kills: int, seed: int, *, atomic: bool, until_partial:
         hidden = look(root, counts)
         counts.hidden += len(hidden)
         ours.mkdir(parents=True)
-        others = {path for path in root.rglob("*") if not any(h in (path, *path.parents) for h in hidden)}
+        others = {
+            path for path in root.rglob("*") if not any(h in (path, *path.parents) for h in hidden)
+        }
         sweep(str(root), counts)
         counts.not_swept += sum(tree.exists() for tree in hidden)
         counts.hurt += set(root.rglob("*")) != others

@@ -1,4 +1,4 @@
-"""Atomic calls: what is missing appears at once or not at all, and everything else is as without."""
+"""Atomic calls: what is missing appears at once or not at all; everything else is as without."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ def prepare(root: Path) -> None:
     (root / "loop").symlink_to("loop")
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: re.sub("x{9,}", lambda x: f"x{len(x[0])}", path) or "empty")
+@pytest.mark.parametrize(
+    "path", PATHS, ids=lambda path: re.sub("x{9,}", lambda x: f"x{len(x[0])}", path) or "empty"
+)
 @pytest.mark.parametrize("exist_ok", [False, True])
 @pytest.mark.parametrize("fn", [makedirs, mkdir], ids=lambda fn: fn.__name__)
 @pytest.mark.parametrize("kind", [os.fspath, os.fsencode], ids=["str", "bytes"])
@@ -220,7 +222,9 @@ async def test_who_makes_it_away_each_time_is_not_followed_for_ever(
     assert double.memory.paths() == ["/srv"]
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.EBUSY, errno.EEXIST, errno.EINVAL, errno.ENOENT])
+@pytest.mark.parametrize(
+    "number", [errno.EIO, errno.EBUSY, errno.EEXIST, errno.EINVAL, errno.ENOENT]
+)
 async def test_a_lost_reply_to_the_rename_is_settled_by_what_stands_there(
     number: int, double: FaultyFilesystem
 ) -> None:

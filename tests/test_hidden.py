@@ -52,7 +52,7 @@ def test_a_child_has_names_of_its_own() -> None:
 
 def test_another_process_is_known_to_live_until_it_ends() -> None:
     program = "from trio_mkdir._hidden import new_name; print(new_name(), flush=True); input()"
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603 - our own
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None

@@ -28,7 +28,7 @@ Operation: TypeAlias = "tuple[str, AnyPath]"
 """A system call that is about to start: its name and path."""
 
 
-class SpokenOf(tuple[str, "AnyPath"]):
+class SpokenOf(tuple[str, "AnyPath"]):  # noqa: SLOT001 - those of a tuple would be empty
     """An `Operation` that is spoken of by another path than the filesystem is asked for."""
 
     asked: Operation

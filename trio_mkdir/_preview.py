@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ._handshake import SpokenOf
 from ._hidden import new_name
 from ._os import Opening
-from ._paths import AnyPath, parent_of, without_slashes
+from ._paths import AnyPath, without_slashes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

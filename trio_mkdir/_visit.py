@@ -102,7 +102,7 @@ class Answered(Protocol):
 
     @property
     def answer(self) -> int | None:
-        """The errno of the last ``mkdir`` or ``rename``, None if it succeeded or has not returned."""
+        """The errno of the last ``mkdir`` or ``rename``; None if there is none, or none yet."""
         ...
 
 
