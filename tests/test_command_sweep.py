@@ -36,8 +36,12 @@ def test_what_is_missing_is_made_at_once(here: Here, tmp_path: Path) -> None:
     assert out == [
         f"trio-mkdir: created directory '{name}'" for name in ("new", "new/a", "new/a/b")
     ]
-    assert here.run("--atomic", "new/c")[0] == 0
-    assert sorted(os.listdir(tmp_path / "new")) == ["a", "c"]
+    assert os.listdir(tmp_path / "new") == ["a"]
+
+
+def test_one_level_is_made_at_once_too(here: Here, tmp_path: Path) -> None:
+    assert here.run("--atomic", "d/new") == (0, [], [])
+    assert os.listdir(tmp_path / "d") == ["new"]
 
 
 def test_only_what_is_hidden_and_whose_maker_is_gone_is_removed(
@@ -47,6 +51,7 @@ def test_only_what_is_hidden_and_whose_maker_is_gone_is_removed(
     for name in (f"{dead}/a/b", f"{alive}/a", f"{foreign}/a", "x/y/" + dead, "x/.hidden"):
         (tmp_path / "top" / name).mkdir(parents=True)
     (tmp_path / "top" / "link").symlink_to("x")
+    there = f"process {os.getpid()} made it, and is there"
     before = {path for path in tmp_path.rglob("*") if dead not in str(path)}
     status, out, err = here.run("-v", "--sweep", "top")
     assert (status, err) == (0, [])
@@ -56,13 +61,11 @@ def test_only_what_is_hidden_and_whose_maker_is_gone_is_removed(
                 f"trio-mkdir: removed directory 'top/{name}'"
                 for name in (f"{dead}/a/b", f"{dead}/a", dead, f"x/y/{dead}")
             ),
-            f"trio-mkdir: left directory 'top/{alive}': process {os.getpid()} made it,"
-            " and is there",
+            f"trio-mkdir: left directory 'top/{alive}': {there}",
             f"trio-mkdir: left directory 'top/{foreign}': another machine made it",
         ]
     )
     assert set(tmp_path.rglob("*")) == before
-    assert here.run("--sweep", "top") == (0, [], [])
 
 
 def test_what_somebody_has_put_in_stays_and_is_told(here: Here, tmp_path: Path, dead: str) -> None:
@@ -87,28 +90,12 @@ def test_a_directory_that_is_not_there_is_told(here: Here) -> None:
 
 def test_other_filesystems_are_not_entered(here: Here, tmpfs: Path, dead: str) -> None:
     (tmpfs / dead).mkdir()
-    assert here.run("--sweep", str(tmpfs.parent)) == (0, [], [])
+    told = Nobody(1000)
+    _sweep.sweep(str(tmpfs.parent), told)
+    assert told.told == []
     assert (tmpfs / dead).is_dir()
     assert here.run("--sweep", str(tmpfs)) == (0, [], [])
     assert not (tmpfs / dead).exists()
-
-
-@pytest.mark.parametrize(
-    "options",
-    [["--mode=700"], ["--beneath=d"], ["--from=list"], ["--atomic"], ["--json"]],
-    ids=lambda options: options[0],
-)
-def test_it_goes_alone(here: Here, options: list[str]) -> None:
-    status, _, err = here.run("--sweep", "d", *options)
-    assert status == 1
-    name = options[0].partition("=")[0]
-    assert err[0] == f"trio-mkdir: {name} cannot be combined with --sweep"
-
-
-def test_it_makes_nothing(here: Here) -> None:
-    status, _, err = here.run("--sweep", "d", "new")
-    assert status == 1
-    assert err[0] == "trio-mkdir: extra operand 'new': --sweep makes nothing"
 
 
 class Nobody:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import attrs
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from trio_mkdir._hidden import PREFIX, Maker, _myself, maker_of, new_name
 
 
-def made_here(**changes: object) -> Maker:
+def made_here(**changes: Any) -> Maker:
     maker = maker_of(new_name())
     assert maker is not None
     return attrs.evolve(maker, **changes)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ._preview import Preview
     from ._transaction import Transaction
     from ._undo_log import Item
+    from ._walk import Item as Made
     from ._walk import Log, Program
 
 _TAKEN: Final = {errno.EEXIST, errno.ENOTEMPTY}
@@ -192,7 +193,7 @@ class AtomicWalk(Walk):
             yield from self._dead_end(path)
         yield from self._fail(path, number)
 
-    def _know(self, item: Item) -> Program:
+    def _know(self, item: Made) -> Program:
         path = item.path
         yield "lstat", path
         try:
