@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import secrets
 from functools import cache
 from typing import Final
 
@@ -75,7 +74,7 @@ def new_name() -> str:
     """One that nobody has used or will use."""
     me = _myself()
     who = f"{me.machine}-{me.boot}-{me.space}-{me.pid}-{me.start}"
-    return f"{PREFIX}{who}-{secrets.token_hex(8)}"
+    return f"{PREFIX}{who}-{os.urandom(8).hex()}"
 
 
 def maker_of(name: str) -> Maker | None:
