@@ -290,6 +290,31 @@ async def test_a_filesystem_that_cannot_rename_at_all_is_refused_at_once() -> No
         await makedirs("/srv/a", atomic=True, policy=Policy(filesystem=Poor()))  # type: ignore[arg-type]
 
 
+async def test_space_is_reclaimed_for_what_is_hidden(
+    double: FaultyFilesystem, autojump_clock: MockClock
+) -> None:
+    asked: list[object] = []
+
+    async def reclaim(path: object, cause: RootCause, snapshot: os.statvfs_result) -> None:
+        await trio.lowlevel.checkpoint()
+        asked.append((path, cause))
+
+    double.fail("mkdir", "*/b", errno.ENOSPC)
+    await makedirs("/srv/a/b", atomic=True, policy=Policy(filesystem=double, reclaim=reclaim))
+    assert asked == [("/srv/a/b", RootCause.NO_SPACE)]
+    assert double.memory.paths() == ["/srv", "/srv/a", "/srv/a/b"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EBUSY, errno.EEXIST])
+async def test_what_stands_hidden_is_ours_whatever_was_answered(
+    number: int, double: FaultyFilesystem
+) -> None:
+    double.lose_reply("mkdir", "*", number, times=2)
+    report = await makedirs("/srv/a/b", atomic=True, policy=Policy(filesystem=double))
+    assert report.retries == ()
+    assert double.memory.paths() == ["/srv", *report.created]
+
+
 # Undoing
 
 
