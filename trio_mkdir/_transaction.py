@@ -176,6 +176,15 @@ class Transaction(Undoing):
         for item in self.take_found(but=set(entries)):
             yield from self._undo_now(item)
 
+    def take(self, item: Item) -> bool:
+        """Take ``item`` out; False if it is not there, or somebody is undoing it."""
+        with self.lock:
+            self._unfold()
+            there = item in self._items
+            if there:
+                self._items.remove(item)
+            return there
+
     def take_back(self, items: Sequence[Item]) -> Program:
         """Undo ``items``, parents first, in the middle of the call."""
         for item in reversed(items):

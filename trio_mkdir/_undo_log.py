@@ -137,15 +137,6 @@ class UndoLog:
             self.ambiguous.pop(path, None)
         return item
 
-    def take(self, item: Item) -> bool:
-        """Take ``item`` out; False if it is not there, or somebody is undoing it."""
-        with self.lock:
-            self._unfold()
-            there = item in self._items
-            if there:
-                self._items.remove(item)
-            return there
-
     # Batches: what only a failure, or another call, needs as items
 
     def begin_batch(self, workers: Workers) -> Batch:
