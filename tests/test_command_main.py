@@ -104,6 +104,12 @@ def test_command_is_a_module_too(
         ([], "missing operand"),
         (["-0", "a"], "--null goes with --from only"),
         (["--from", "list", "a"], "extra operand 'a': --from names all directories"),
+        (["--sweep", "d", "a"], "extra operand 'a': --sweep makes nothing"),
+        (["--sweep", "d", "-m", "700"], "--mode cannot be combined with --sweep"),
+        (["--sweep", "d", "--beneath", "d"], "--beneath cannot be combined with --sweep"),
+        (["--sweep", "d", "--from", "list"], "--from cannot be combined with --sweep"),
+        (["--sweep", "d", "--atomic"], "--atomic cannot be combined with --sweep"),
+        (["--sweep", "d", "--json"], "--json cannot be combined with --sweep"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

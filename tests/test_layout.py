@@ -41,8 +41,8 @@ PATH_CALLS = frozenset(
 )
 # The seam: the real filesystem, its open directories, and the same from one directory down.
 SEAM = {f"{NAME}._os", f"{NAME}._directory", f"{NAME}._beneath"}
-# What a module other than the seam may use of these: the mount table is a file that never hangs.
-PAST_THE_SEAM = {f"{NAME}._mounts": {"open", "fstat"}}
+# What a module other than the seam may use of these: what is in /proc never hangs.
+PAST_THE_SEAM = {f"{NAME}._mounts": {"open", "fstat"}, f"{NAME}._hidden": {"readlink"}}
 # Changes to the whole process, which a library leaves to its program.
 PROCESS_WIDE = {
     "os": frozenset("chdir fchdir chroot umask setuid setgid seteuid setegid nice putenv".split()),

@@ -174,10 +174,12 @@ def test_every_test_that_proves_a_promise_exists() -> None:
     assert missing == []
 
 
-def test_each_of_the_fifteen_promises_names_its_tests() -> None:
+def test_each_promise_names_its_tests() -> None:
     _, *promises = re.split(
         r"^## (?=\d+\. )", GUARANTEES.partition("## What is not")[0], flags=re.MULTILINE
     )
-    assert [promise.partition(".")[0] for promise in promises] == [str(n) for n in range(1, 16)]
+    assert len(promises) > 12
+    numbers = [str(number) for number, _ in enumerate(promises, 1)]
+    assert [promise.partition(".")[0] for promise in promises] == numbers
     for promise in promises:
         assert re.search(r"^Proved by:\n\n- `tests/", promise, re.MULTILINE), promise

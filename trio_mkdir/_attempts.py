@@ -16,6 +16,7 @@ from ._diagnosis import statistics_on
 from ._errors import MountStalled, StepTimeout, mkdir_error
 from ._events import RetryScheduled, StepAnswered, StepTimedOut
 from ._paths import parent_of
+from ._preview import asking
 from ._registry import registry
 from ._retries import Retries
 from ._visit import Sliced
@@ -192,7 +193,7 @@ class Attempts:
         found: list[os.statvfs_result] = []
 
         def look() -> Program:
-            yield "statvfs", path
+            yield asking(self.filesystem, "statvfs", path)
             try:
                 found.append(self.filesystem.statvfs(path))
             except OSError as error:

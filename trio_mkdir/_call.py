@@ -15,6 +15,7 @@ from ._events import Report, listening
 from ._first_visit import FirstVisit
 from ._handshake import Phase
 from ._on_mount import after, before, elsewhere
+from ._preview import preview, preview_confined
 from ._registry import registry
 from ._rollback import Rollback
 from ._visit import Visit
@@ -46,9 +47,13 @@ class Call(FirstVisit, Attempts):
         self.mount = filesystem.mount(target.path)
         workers = registry.workers.on(self.mount)
         super().__init__(target, registry, workers, filesystem, policy, outer)
+        atomic = target.demands is not None and target.demands.atomic
         if target.root is not None:
-            self.filesystem = confined = confine(filesystem, target.root)
+            confined = confine(filesystem, target.root)
+            self.filesystem = confined = preview_confined(confined) if atomic else confined
             self.transaction.stay_in(confined)
+        elif atomic:
+            self.filesystem = preview(filesystem)
         elaborate = outer or target.demands or filesystem.turn is not None
         if elaborate or listening(policy.observers):
             transaction = self.transaction  # it is needed in any case

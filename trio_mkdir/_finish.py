@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._durability import sync, sync_relied_on
+from ._atomic import AtomicWalk
+from ._durability import sync, sync_above, sync_made, sync_relied_on
 from ._os import Opening, owning
 from ._ownership import check_whose, give, prepare
 
@@ -59,6 +60,13 @@ class Finishing:
         if self._wanted.durable:
             yield from sync(made, self._transaction)
 
+    def finish_hidden(self, made: Sequence[Item]) -> Program:
+        """The same for what is not in its place yet; `sync_above` is left for when it is."""
+        if self._grant is not None:
+            yield from give(self._grant, made, self._asked, self._transaction, self._filesystem)
+        if self._wanted.durable:
+            yield from sync_made(made, self._transaction)
+
     def last(self, forward: Program) -> Program:
         """Go ``forward``; then what can be done only once it is known what the call relies on."""
         yield from forward
@@ -73,6 +81,9 @@ class Finish(Finishing):
         self, walk: Walk, wanted: Demands, target: Target, transaction: Transaction
     ) -> None:
         super().__init__(wanted, transaction, target.asked)
+        self._shows = isinstance(walk, AtomicWalk)
+        if isinstance(walk, AtomicWalk):
+            walk.finish = self.finish_hidden
         self._walk = walk
         self._path = target.path
 
@@ -85,7 +96,11 @@ class Finish(Finishing):
         """Make what is still missing, and finish it."""
         yield from self.prepare(self._path)
         yield from self._walk.run()
-        yield from self.finish(standing(self._transaction.made_here(), self._walk.mine))
+        made = standing(self._transaction.made_here(), self._walk.mine)
+        if not self._shows:
+            yield from self.finish(made)
+        elif self._wanted.durable:
+            yield from sync_above(made, self._transaction)
 
 
 def standing(made: Iterable[Item], mine: set[AnyPath]) -> list[Item]:

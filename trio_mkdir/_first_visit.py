@@ -11,11 +11,13 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ._atomic import AtomicWalk
 from ._entries import Holder
 from ._events import Made, Recorder
 from ._finish import Finish
 from ._handshake import Handshake
 from ._items import Item
+from ._preview import Preview
 from ._transaction import Transaction
 from ._visit import SLICE, Sliced, Visit
 from ._walk import Walk
@@ -111,7 +113,13 @@ class FirstVisit(Visit, Holder):
             return self._walk or self._set_out()
 
     def _set_out(self) -> Walk:
-        self._walk = walk = Walk(self.target, self.filesystem, self)
+        filesystem = self.filesystem
+        walk = (
+            AtomicWalk(self.target, filesystem, self)
+            if isinstance(filesystem, Preview)
+            else Walk(self.target, filesystem, self)
+        )
+        self._walk = walk
         if self.items:
             walk.reach(self.items[0].path)
         return walk

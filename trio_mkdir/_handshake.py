@@ -28,6 +28,24 @@ Operation: TypeAlias = "tuple[str, AnyPath]"
 """A system call that is about to start: its name and path."""
 
 
+class SpokenOf(tuple[str, "AnyPath"]):  # noqa: SLOT001 - those of a tuple would be empty
+    """An `Operation` that is spoken of by another path than the filesystem is asked for."""
+
+    asked: Operation
+
+    @classmethod
+    def as_(cls, name: str, path: AnyPath, asked: Operation) -> SpokenOf:
+        """``asked``, spoken of as ``name`` of ``path``."""
+        self = cls((name, path))
+        self.asked = asked
+        return self
+
+
+def as_asked(operation: Operation) -> Operation:
+    """``operation`` as the filesystem is asked for it."""
+    return operation.asked if isinstance(operation, SpokenOf) else operation
+
+
 class Phase(enum.Enum):
     """See the top of this module."""
 

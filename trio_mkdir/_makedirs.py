@@ -61,7 +61,10 @@ async def makedirs(
           must not lead out of, by ``..`` or a symbolic link, whatever others do there meanwhile.
           It has to be there. A descriptor stays the caller's own and may be closed at once.
       atomic: Whether what is missing appears at once and whole, with its final owner and mode, or
-          not at all, also if the process is killed.
+          not at all, also if the process is killed. It is made under a hidden name beside the
+          topmost directory that is missing, and gets its own by a rename that replaces nothing; an
+          error where the filesystem has no such rename. What a killed process leaves is hidden, and
+          removed by ``trio-mkdir --sweep``.
       durable: Whether the new directories survive a power cut once the call has returned, and
           what is undone does not come back after one. Each has to be readable, by fsync(2).
       exact_mode: Whether the last directory has precisely ``mode``, all twelve bits, whatever the

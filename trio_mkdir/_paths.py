@@ -82,7 +82,7 @@ class Target:
     def parent(self, path: AnyPath) -> AnyPath | None:
         """The directory to make before ``path``; None above what the caller named."""
         parent = parent_of(path)
-        if self.root is not None and parent is not None and _is_dot_dot(path):
+        if self.root is not None and parent is not None and is_dot_dot(path):
             return None  # what is missing before a `..` is not made, as `..` would undo it
         # The working directory of a relative path is never made, also not when it has vanished.
         return parent if parent is not None and len(parent) > self.added else None
@@ -227,7 +227,8 @@ def without_slashes(path: AnyPath) -> AnyPath:
     return path.rstrip("/") if isinstance(path, str) else path.rstrip(b"/")
 
 
-def _is_dot_dot(path: AnyPath) -> bool:
+def is_dot_dot(path: AnyPath) -> bool:
+    """Whether ``path`` ends in ``..``, and so leads back."""
     return os.path.basename(without_slashes(path)) in {"..", b".."}
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ._handshake import as_asked
 from ._workers import limiter
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ async def _without_thread(  # noqa: ASYNC910 - a system task
     operations = visit.program()
     with contextlib.suppress(trio.Cancelled):
         for operation in operations:
-            await turn(operation)
+            await turn(as_asked(operation))
         await turn(None)
     for _ in operations:
         pass

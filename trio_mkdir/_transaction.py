@@ -21,7 +21,7 @@ from ._undoing import Undoing
 from ._walk import Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable
+    from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 
     from ._entries import Entry, Identity, Look
     from ._events import Recorder
@@ -188,11 +188,29 @@ class Transaction(Undoing):
     def _drop_but(self, entries: Iterable[Entry]) -> Program:
         """Rely no more on what is not on the path any more; the last to do so removes it."""
         for item in self.take_found(but=set(entries)):
-            try:
-                yield from self._undo(item)
-            except GeneratorExit:  # the call ends here, and undoes it with the rest
-                self.insert(item)
-                raise
+            yield from self._undo_now(item)
+
+    def take(self, item: Item) -> bool:
+        """Take ``item`` out; False if it is not there, or somebody is undoing it."""
+        with self.lock:
+            self._unfold()
+            there = item in self._items
+            if there:
+                self._items.remove(item)
+            return there
+
+    def take_back(self, items: Sequence[Item]) -> Program:
+        """Undo ``items``, parents first, in the middle of the call."""
+        for item in reversed(items):
+            if self.take(item):
+                yield from self._undo_now(item)
+
+    def _undo_now(self, item: Item) -> Program:
+        try:
+            yield from self._undo(item)
+        except GeneratorExit:  # the call ends here, and undoes it with the rest
+            self.insert(item)
+            raise
 
     def commit(self) -> None:
         """Nothing of this is undone any more."""

@@ -19,10 +19,11 @@ from ._items import Item
 from ._metadata import restore
 from ._os import Confined, Opening
 from ._paths import parent_of
+from ._preview import Preview, asking
 from ._sync_log import SyncLog, Unwritten, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from ._causes import RootCause
     from ._entries import Entry, Identity, Via
@@ -81,6 +82,20 @@ class Undoing(SyncLog):
         self.recorder.tell(Made, path)
         return item
 
+    def made_unseen(self, path: AnyPath, since: float) -> Item:
+        """The same of what is hidden as yet, and will be at ``path``: nobody is told."""
+        return super().made(path, since)
+
+    def seen(self, items: Iterable[Item]) -> None:
+        """What was made unseen has appeared."""
+        for item in items:
+            self.recorder.tell(Made, item.path)
+
+    def _hidden(self, item: Item) -> AnyPath | None:
+        """Where it is, if nobody has seen it."""
+        via = self._via(item)
+        return via.hidden(item.path) if isinstance(via, Preview) else None
+
     def tell_batches(self) -> None:
         """Tell what was made in batches: only when somebody asks, so nobody may be listening."""
         with self.lock:
@@ -137,7 +152,9 @@ class Undoing(SyncLog):
     def _identify(
         self, path: AnyPath, via: Filesystem, *, follow: bool = False
     ) -> Generator[Operation, None, Identity]:
-        yield "stat" if follow else "lstat", path
+        if isinstance(via, Preview) and via.in_doubt:
+            yield from via.settle(path)
+        yield asking(via, "stat" if follow else "lstat", path)
         status = (via.stat if follow else via.lstat)(path)
         return status.st_dev, status.st_ino
 
@@ -242,7 +259,7 @@ class Undoing(SyncLog):
                         self.put_off(item, others)
                         return
                     if not full and (yield from self._is_gone(ways)):
-                        self.recorder.tell(Removed, item.path)
+                        self._tell_removed(item)
                         break  # what stands there decides, as the reply can be lost
                     if self.tree.removed(entry, gone=False, full=full):
                         continue  # somebody has turned away from it meanwhile
@@ -287,9 +304,9 @@ class Undoing(SyncLog):
                 identity = yield from self._identify(path, via)
                 # Otherwise it is somebody else's by now, whatever the answer to the last attempt.
                 if identity == entry.identity:
-                    yield "rmdir", path
+                    yield asking(via, "rmdir", path)
                     via.rmdir(path)
-                    self.recorder.tell(Removed, item.path)
+                    self._tell_removed(item)
                     return path, via
         return None
 
@@ -410,5 +427,11 @@ class Undoing(SyncLog):
             why += f", and cannot be looked at: {error.strerror}"
         self._keep(item, why)
 
+    def _tell_removed(self, item: Item) -> None:
+        if self._hidden(item) is None:  # otherwise nobody knows that it was made
+            self.recorder.tell(Removed, item.path)
+
     def _keep(self, item: Item, why: str, number: int | None = None) -> None:
+        hidden = self._hidden(item)
+        why = why if hidden is None else f"{why}; it is still hidden, as {hidden!r}"
         self.recorder.tell(Kept, item.path, why, number)

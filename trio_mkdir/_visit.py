@@ -102,7 +102,7 @@ class Answered(Protocol):
 
     @property
     def answer(self) -> int | None:
-        """The errno of the last ``mkdir``, None if it succeeded or has not returned."""
+        """The errno of the last ``mkdir`` or ``rename``; None if there is none, or none yet."""
         ...
 
 
@@ -225,7 +225,7 @@ class Visit(Handshake):
         self._work.close()
         if was_in is not None:
             name, path = was_in
-            number = self._walk.answer if self._walk and name == "mkdir" else None
+            number = self._walk.answer if self._walk and name in {"mkdir", "rename"} else None
             transaction.recorder.tell(LateAnswer, path, name, number)
         yield from self.noted(transaction.undo(self, self._reach))
         yield from self._elsewhere(transaction)

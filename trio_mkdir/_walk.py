@@ -229,7 +229,7 @@ class Walk:
                 yield from self._vanished(path)
             yield from self._fail(path, number)
         except OSError as error:
-            _raise_passing(error, path)
+            raise_passing(error, path)
             escapes = root_cause(error.errno) is RootCause.ESCAPES
             yield from self._fail(path, errno.EXDEV if escapes else number)
         else:
@@ -243,7 +243,7 @@ class Walk:
         try:
             dangling = stat.S_ISLNK(self._filesystem.lstat(name).st_mode)
         except OSError as error:
-            _raise_passing(error, path)
+            raise_passing(error, path)
             dangling = error.errno != errno.ENOENT
         if not dangling:  # gone, or back again
             raise Failed(errno.ENOENT, path, RootCause.VANISHED)
@@ -270,7 +270,7 @@ class Walk:
         raise Failed(number, path, note=note)
 
 
-def _raise_passing(error: OSError, path: AnyPath) -> None:
+def raise_passing(error: OSError, path: AnyPath) -> None:
     """What stands at ``path`` cannot be told at the moment."""
     if root_cause(error.errno) in PASSING:
         raise Failed(error.errno or errno.EIO, path) from None

@@ -51,6 +51,9 @@ def main() -> int:
 
 
 def _check(options: Options) -> None:
+    if options.sweep is not None:
+        _check_sweep(options)
+        return
     if options.source is None:
         if not options.operands:
             raise UsageError("missing operand", hint=True)
@@ -73,6 +76,17 @@ def _check(options: Options) -> None:
 def _may_be_one(text: str) -> bool:
     """Whether it is a number that chown(2) takes, or may be a name."""
     return int(text) < 2**32 - 1 if text.isascii() and text.isdecimal() else text != ""
+
+
+def _check_sweep(options: Options) -> None:
+    if options.operands:
+        extra = quote(options.operands[0])
+        raise UsageError(f"extra operand {extra}: --sweep makes nothing", hint=True)
+    given = {"mode": options.mode, "from": options.source, "json": options.json}
+    for name, value in {**given, **options.keywords()}.items():
+        if value not in {None, False}:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} cannot be combined with --sweep", hint=True)
 
 
 def _plan(options: Options) -> Plan:

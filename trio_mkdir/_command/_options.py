@@ -35,6 +35,8 @@ class Options(argparse.Namespace):
     owner: str | None
     group: str | None
     like: str | None
+    atomic: bool
+    sweep: str | None
     parents: bool
     verbose: bool
     contexts: list[str | None]
@@ -52,6 +54,7 @@ class Options(argparse.Namespace):
         """Those that `mkdir`, `makedirs` and `makedirs_many` take alike, as their keywords."""
         return {
             "beneath": self.beneath,
+            "atomic": self.atomic,
             "durable": self.durable,
             "on_mount": self.on_mount,
             "exact_mode": self.exact_mode,
@@ -133,6 +136,18 @@ def _declare(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             metavar="DIR",
             help="give each created directory the owner, group, mode, ACLs and extended attributes "
             "that DIR has, unless other options say otherwise",
+        ),
+        add(
+            "--atomic",
+            action="store_true",
+            help="let what is missing of each DIRECTORY appear at once and whole, or not at all, "
+            "also if this is killed",
+        ),
+        add(
+            "--sweep",
+            metavar="DIR",
+            help="make nothing; remove, in DIR and below, what --atomic has left hidden where it "
+            "was killed",
         ),
         add(
             "--timeout",
@@ -288,7 +303,8 @@ class _Reader:
 def help_text(program: str) -> str:
     parser = argparse.ArgumentParser(
         prog=program,
-        usage="%(prog)s [OPTION]... DIRECTORY...\n       %(prog)s [OPTION]... --from FILE",
+        usage="%(prog)s [OPTION]... DIRECTORY...\n       %(prog)s [OPTION]... --from FILE"
+        "\n       %(prog)s [-v] --sweep DIR",
         description="Create the DIRECTORY(ies), if they do not already exist. "
         "Each is made wholly or not at all.",
         add_help=False,

@@ -52,7 +52,11 @@ _MAY_BE_ABOVE = {
     errno.EACCES,
     errno.ENAMETOOLONG,
 }
-_FATES = {"mkdir": "may still appear", "fsync": "is still being written to the disk"}
+_FATES = {
+    "mkdir": "may still appear",
+    "rename": "may still appear",
+    "fsync": "is still being written to the disk",
+}
 
 
 def work(options: Options, plan: Plan, voice: Voice, front: Front) -> None:
@@ -77,7 +81,10 @@ async def _run(options: Options, plan: Plan, voice: Voice, front: Front) -> None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_heed, front, scope, signals)
             source = options.source
-            await maker.make_all(options.operands if source is None else [source])
+            if options.sweep is not None:
+                await maker.sweep(options.sweep)
+            else:
+                await maker.make_all(options.operands if source is None else [source])
             nursery.cancel_scope.cancel()
     status = maker.status
     if signals:
@@ -130,6 +137,22 @@ class _Maker:
             else:
                 self.status = FAILED
                 await self._tell_failure(operand, failure)
+        self._operand = None
+        self.done = True
+
+    async def sweep(self, directory: str) -> None:
+        """Remove what is left hidden in ``directory``."""
+        import trio
+
+        from ._sweep import sweep
+
+        self._operand = directory
+        told = _Sweeping(self._voice, verbose=self._options.verbose)
+        try:
+            await trio.to_thread.run_sync(sweep, directory, told, abandon_on_cancel=True)
+        finally:
+            told.is_over = True
+        self.status = told.status
         self._operand = None
         self.done = True
 
@@ -278,6 +301,9 @@ class _Maker:
         """Tell of the operand in progress, if there is one, that it was cancelled."""
         if self._operand is None:
             return
+        if self._options.sweep is not None:
+            self._voice.complain(f"cannot sweep {quote(self._operand)}: {why}")
+            return
         what = "directory" if self._options.source is None else "the directories of"
         self._voice.complain(f"cannot create {what} {quote(self._operand)}: {why}")
         self._tell(
@@ -316,6 +342,33 @@ class _Maker:
             for path in paths:
                 name = quote_for_shell(os.fsdecode(path))
                 say(f"{self._voice.program}: {deed} directory {name}\n")
+
+
+class _Sweeping:
+    """Tells what becomes of what is hidden."""
+
+    def __init__(self, voice: Voice, *, verbose: bool) -> None:
+        self._voice = voice
+        self._verbose = verbose
+        self.status = 0
+        self.is_over = False
+
+    def goes_on(self) -> bool:
+        return not self.is_over
+
+    def removed(self, path: str) -> None:
+        if self._verbose:
+            name = quote_for_shell(path)
+            self._voice.out(f"{self._voice.program}: removed directory {name}\n")
+
+    def left(self, path: str, why: str) -> None:
+        if self._verbose:
+            name = quote_for_shell(path)
+            self._voice.out(f"{self._voice.program}: left directory {name}: {why}\n")
+
+    def failed(self, what: str, path: str, why: str) -> None:
+        self.status = FAILED
+        self._voice.complain(f"cannot {what} {quote(path)}: {why}")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,144 @@
+"""The command's options ``--atomic`` and ``--sweep``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import Here
+
+from trio_mkdir._command import _sweep
+from trio_mkdir._hidden import new_name
+
+pytest_plugins = ["command_fixtures"]
+
+
+def dead_name() -> str:
+    """That of a process that has ended."""
+    program = "from trio_mkdir._hidden import new_name; print(new_name())"
+    done = subprocess.run(  # noqa: S603 - our own
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def dead() -> str:
+    return dead_name()
+
+
+def test_what_is_missing_is_made_at_once(here: Here, tmp_path: Path) -> None:
+    status, out, err = here.run("--atomic", "-pv", "new/a/b")
+    assert (status, err) == (0, [])
+    assert out == [
+        f"trio-mkdir: created directory '{name}'" for name in ("new", "new/a", "new/a/b")
+    ]
+    assert os.listdir(tmp_path / "new") == ["a"]
+
+
+def test_one_level_is_made_at_once_too(here: Here, tmp_path: Path) -> None:
+    assert here.run("--atomic", "d/new") == (0, [], [])
+    assert os.listdir(tmp_path / "d") == ["new"]
+
+
+def test_only_what_is_hidden_and_whose_maker_is_gone_is_removed(
+    here: Here, tmp_path: Path, dead: str
+) -> None:
+    alive, foreign = new_name(), f"{dead[:12]}0badcafe{dead[20:]}"
+    for name in (f"{dead}/a/b", f"{alive}/a", f"{foreign}/a", "x/y/" + dead, "x/.hidden"):
+        (tmp_path / "top" / name).mkdir(parents=True)
+    (tmp_path / "top" / "link").symlink_to("x")
+    there = f"process {os.getpid()} made it, and is there"
+    before = {path for path in tmp_path.rglob("*") if dead not in str(path)}
+    status, out, err = here.run("-v", "--sweep", "top")
+    assert (status, err) == (0, [])
+    assert sorted(out) == sorted(
+        [
+            *(
+                f"trio-mkdir: removed directory 'top/{name}'"
+                for name in (f"{dead}/a/b", f"{dead}/a", dead, f"x/y/{dead}")
+            ),
+            f"trio-mkdir: left directory 'top/{alive}': {there}",
+            f"trio-mkdir: left directory 'top/{foreign}': another machine made it",
+        ]
+    )
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_what_somebody_has_put_in_stays_and_is_told(here: Here, tmp_path: Path, dead: str) -> None:
+    (tmp_path / "top" / dead / "a" / "b").mkdir(parents=True)
+    (tmp_path / "top" / dead / "a" / "link").symlink_to("/")
+    status, out, err = here.run("--sweep", "top")
+    assert (status, out) == (1, [])
+    assert err == [
+        f"trio-mkdir: cannot remove 'top/{dead}/a': Directory not empty",
+        f"trio-mkdir: cannot remove 'top/{dead}': Directory not empty",
+    ]
+    assert (tmp_path / "top" / dead / "a" / "link").is_symlink()
+
+
+def test_a_directory_that_is_not_there_is_told(here: Here) -> None:
+    assert here.run("--sweep", "nowhere") == (
+        1,
+        [],
+        ["trio-mkdir: cannot sweep 'nowhere': No such file or directory"],
+    )
+
+
+def test_other_filesystems_are_not_entered(here: Here, tmpfs: Path, dead: str) -> None:
+    (tmpfs / dead).mkdir()
+    told = Nobody(1000)
+    _sweep.sweep(str(tmpfs.parent), told)
+    assert told.told == []
+    assert (tmpfs / dead).is_dir()
+    assert here.run("--sweep", str(tmpfs)) == (0, [], [])
+    assert not (tmpfs / dead).exists()
+
+
+class Nobody:
+    """Who does not wait any more."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.told: list[str] = []
+
+    def removed(self, path: str) -> None:
+        self.told.append(f"removed {path}")
+
+    def left(self, path: str, why: str) -> None:
+        self.told.append(f"left {path}")
+
+    def failed(self, what: str, path: str, why: str) -> None:
+        self.told.append(f"cannot {what} {path}: {why}")
+
+    def goes_on(self) -> bool:
+        self.patience -= 1
+        return self.patience >= 0
+
+
+def test_nothing_is_removed_once_nobody_waits(tmp_path: Path, dead: str) -> None:
+    (tmp_path / dead / "a").mkdir(parents=True)
+    for patience in range(3):
+        told = Nobody(patience)
+        _sweep.sweep(str(tmp_path), told)
+        assert told.told == []
+    assert (tmp_path / dead / "a").is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be another user")
+def test_what_may_not_be_read_is_told(tmp_path: Path, dead: str) -> None:
+    (tmp_path / "shut").mkdir(mode=0)
+    (tmp_path / dead).mkdir()
+    tmp_path.chmod(0o755)
+    told = Nobody(1000)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    os.seteuid(65534)
+    try:
+        _sweep._Sweep(os.fstat(fd).st_dev, told).look_in(fd, "top")
+    finally:
+        os.seteuid(0)
+        os.close(fd)
+    assert told.told[-1] == f"cannot remove top/{dead}: Permission denied"
