@@ -1,0 +1,97 @@
+"""All that can be asked for at once: what comes before what, and what is left if it fails."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filesystems.needs import needs_root
+from trio.testing import MockClock
+
+from trio_mkdir import MkdirError, Policy, makedirs, makedirs_many, open_rollback_nursery
+from trio_mkdir.testing import FaultyFilesystem, assert_nothing_leaked
+
+ALL: dict[str, Any] = {
+    "atomic": True,
+    "durable": True,
+    "exact_mode": True,
+    "owner": 5,
+    "group": 7,
+    "on_mount": "/",
+}
+
+
+@pytest.fixture
+def disk(autojump_clock: MockClock) -> FaultyFilesystem:
+    """A filesystem in memory, without threads."""
+    filesystem = FaultyFilesystem(threads=False)
+    filesystem.memory.add_directory("/srv")
+    return filesystem
+
+
+async def test_it_is_finished_hidden_and_written_before_it_appears(disk: FaultyFilesystem) -> None:
+    await makedirs("/srv/a/b", 0o2710, **ALL, policy=Policy(filesystem=disk))
+    done = [(record.operation, str(record.path)) for record in disk.operations]
+    shown = [operation for operation, _ in done].index("rename")
+    for operation in ("mkdir", "chown", "chmod"):
+        assert [path for name, path in done[shown:] if name == operation] == []
+    written = [(number, path) for number, (name, path) in enumerate(done) if name == "fsync"]
+    assert [path for number, path in written if number > shown] == ["/srv"]
+    assert len(written) == 3
+    for path, mode in (("/srv/a", 0o755), ("/srv/a/b", 0o2710)):
+        found = disk.stat(path)
+        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (5, 7, mode)
+
+
+@pytest.mark.parametrize("lost_reply", [False, True])
+async def test_whatever_fails_nothing_is_left(disk: FaultyFilesystem, lost_reply: bool) -> None:
+    policy = Policy(filesystem=disk, retries={})
+    for nth in itertools.count(1):
+        rule = disk.fail_nth(nth, errno.EIO, lost_reply=lost_reply)
+        failure: MkdirError | None = None
+        async with assert_nothing_leaked():
+            try:
+                await makedirs("/srv/a/b", 0o750, **ALL, policy=policy)
+            except MkdirError as error:
+                failure = error
+        if failure is None:
+            assert disk.memory.paths() == ["/srv", "/srv/a", "/srv/a/b"]
+            disk.memory.remove("/srv/a")
+        else:
+            assert failure.errno == errno.EIO
+            assert disk.memory.paths() == ["/srv"]
+        disk.forget(rule)
+        if not rule.hits:
+            break
+    assert nth > 20
+
+
+async def test_a_block_takes_all_of_it_back(disk: FaultyFilesystem) -> None:
+    disk.memory.add_directory("/srv/old", 0o700)
+    async with open_rollback_nursery(policy=Policy(filesystem=disk)) as nursery:
+        await nursery.makedirs("/srv/a/b", **ALL)
+        await nursery.chmod("/srv/old", 0o777)
+        await nursery.makedirs("/srv/old/c", **ALL)
+        nursery.cancel_scope.cancel()
+    assert disk.memory.paths() == ["/srv", "/srv/old"]
+    assert stat.S_IMODE(disk.stat("/srv/old").st_mode) == 0o700
+
+
+async def test_many_are_given_away_and_written_beneath_a_root(tmp_path: Path) -> None:
+    needs_root()
+    (tmp_path / "root").mkdir()
+    wanted = {name: value for name, value in ALL.items() if name not in {"atomic", "on_mount"}}
+    paths = ["a/b", "a/c", "d"]
+    report = await makedirs_many(paths, 0o3751, **wanted, beneath=tmp_path / "root")
+    assert {*report.created} == {"a", *paths}
+    for path in paths:
+        found = os.stat(tmp_path / "root" / path)
+        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (5, 7, 0o3751)
+    with pytest.raises(LookupError):
+        await makedirs_many(["e"], owner="nobody-has-this-name", beneath=tmp_path / "root")
+    assert sorted(os.listdir(tmp_path / "root")) == ["a", "d"]
