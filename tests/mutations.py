@@ -118,7 +118,7 @@ MUTATIONS = [
     ),
     Mutation(
         "knowing directories by path instead of inode",
-        "_undoing.py",
+        "_inheriting.py",
         "        return status.st_dev, status.st_ino\n",
         "        return status.st_dev, hash(path)\n",
     ),
@@ -167,7 +167,7 @@ MUTATIONS = [
     Mutation(
         "beneath a root: what is missing before `..` is made",
         "_paths.py",
-        "        if self.root is not None and parent is not None and _is_dot_dot(path):\n",
+        "        if self.root is not None and parent is not None and is_dot_dot(path):\n",
         "        if False:\n",
     ),
     Mutation(
@@ -184,7 +184,7 @@ MUTATIONS = [
     ),
     Mutation(
         "beneath a root: removing by another call's path",
-        "_undoing.py",
+        "_inheriting.py",
         "        if root is not None and root.holds(path):\n",
         "        if False:\n",
     ),
