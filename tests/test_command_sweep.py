@@ -134,11 +134,40 @@ def test_what_may_not_be_read_is_told(tmp_path: Path, dead: str) -> None:
     (tmp_path / dead).mkdir()
     tmp_path.chmod(0o755)
     told = Nobody(1000)
-    fd = os.open(tmp_path, os.O_RDONLY)
+    sweeping = _sweep._Sweep(os.open(tmp_path, os.O_RDONLY), "top", told)
     os.seteuid(65534)
     try:
-        _sweep._Sweep(os.fstat(fd).st_dev, told).look_in(fd, "top")
+        sweeping.run()
     finally:
         os.seteuid(0)
-        os.close(fd)
+        sweeping.close()
     assert told.told[-1] == f"cannot remove top/{dead}: Permission denied"
+
+
+def test_no_tree_is_too_deep_for_it(tmp_path: Path, dead: str) -> None:
+    levels = 1500
+    made = os.open(tmp_path, os.O_RDONLY)
+    for name in (dead, *["a"] * levels):
+        os.mkdir(name, dir_fd=made)
+        below = os.open(name, os.O_RDONLY, dir_fd=made)
+        os.close(made)
+        made = below
+    os.close(made)
+    told = Nobody(10 * levels)
+    _sweep.sweep(str(tmp_path), told)
+    assert os.listdir(tmp_path) == []
+    assert len(told.told) == levels + 1
+
+
+def test_what_is_moved_away_while_it_is_swept_ends_it(tmp_path: Path, dead: str) -> None:
+    (tmp_path / "top" / dead / "a").mkdir(parents=True)
+
+    class Mover(Nobody):
+        def removed(self, path: str) -> None:
+            super().removed(path)
+            (tmp_path / "top" / dead).rename(tmp_path / "elsewhere")
+
+    told = Mover(1000)
+    _sweep.sweep(str(tmp_path / "top"), told)
+    assert (tmp_path / "elsewhere").is_dir()
+    assert "was moved away from there" in told.told[-1]

@@ -6,7 +6,7 @@ Plain synchronous code, for a thread; it may block.
 from __future__ import annotations
 
 import os
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from trio_mkdir._hidden import maker_of
 
@@ -40,72 +40,113 @@ def sweep(directory: str, told: Told) -> None:
     except OSError as error:
         told.failed("sweep", directory, str(error.strerror))
         return
+    sweeping = _Sweep(fd, directory, told)
     try:
-        _Sweep(os.fstat(fd).st_dev, told).look_in(fd, directory)
+        sweeping.run()
     finally:
-        os.close(fd)
+        sweeping.close()
+
+
+class _Level(NamedTuple):
+    """A directory on the way from the uppermost to where the sweep is."""
+
+    name: str
+    path: str
+    identity: tuple[int, int]
+    todo: list[str]
+    """The names of the directories in it that are still to be looked into."""
+    doomed: bool
+    """Whether it is to be removed, with all that is in it."""
 
 
 class _Sweep:
-    def __init__(self, device: int, told: Told) -> None:
-        self._device = device
+    """One descriptor is open, of the directory that it is in: a tree may have thousands of levels.
+
+    It goes back by ``..`` and looks whether that is where it came from.
+    """
+
+    def __init__(self, fd: int, path: str, told: Told) -> None:
+        self._fd = fd
         self._told = told
+        self._levels = [self._level("", path, doomed=False)]
 
-    def look_in(self, fd: int, path: str) -> None:
-        """What is hidden in the directory ``fd``, which is ``path``, and what else is below."""
-        for name in self._directories(fd, path):
-            below = os.path.join(path, name)
-            maker = maker_of(name)
-            if maker is None:
-                self._enter(fd, name, below, self.look_in)
-                continue
-            why = maker.why_not_gone()
-            if why is None:
-                self._remove(fd, name, below)
+    def run(self) -> None:
+        """All of it, or until nobody waits any more."""
+        while self._levels and self._told.goes_on():
+            level = self._levels[-1]
+            if level.todo:
+                self._look_at(level.todo.pop(), level)
             else:
-                self._told.left(below, why)
+                self._levels.pop()
+                if self._levels and not self._go_back(level):
+                    return
 
-    def _remove(self, above: int, name: str, path: str) -> None:
-        """Remove the directory ``name`` in ``above``, once all in it is removed."""
-        self._enter(above, name, path, self._empty)
-        if not self._told.goes_on():
-            return
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self._fd)
+
+    def _look_at(self, name: str, above: _Level) -> None:
+        path = os.path.join(above.path, name)
+        doomed = above.doomed
+        if not doomed and (maker := maker_of(name)) is not None:
+            why = maker.why_not_gone()
+            if why is not None:
+                self._told.left(path, why)
+                return
+            doomed = True
+        if not self._enter(name, path, doomed=doomed) and doomed:
+            self._remove(name, path)  # an empty one need not be readable
+
+    def _enter(self, name: str, path: str, *, doomed: bool) -> bool:
         try:
-            os.rmdir(name, dir_fd=above)
+            fd = os.open(name, _FLAGS, dir_fd=self._fd)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self._told.failed("look into", path, str(error.strerror))
+            return False
+        if os.fstat(fd).st_dev != self._levels[0].identity[0]:
+            os.close(fd)
+            return False
+        os.close(self._fd)
+        self._fd = fd
+        self._levels.append(self._level(name, path, doomed=doomed))
+        return True
+
+    def _level(self, name: str, path: str, *, doomed: bool) -> _Level:
+        status = os.fstat(self._fd)
+        todo: list[str] = []
+        try:
+            with os.scandir(self._fd) as entries:
+                todo += [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError as error:
+            self._told.failed("look into", path, str(error.strerror))
+        return _Level(name, path, (status.st_dev, status.st_ino), todo, doomed)
+
+    def _go_back(self, level: _Level) -> bool:
+        """From ``level`` to what it is in; False where that cannot be found again."""
+        above = self._levels[-1]
+        try:
+            fd = os.open("..", _FLAGS, dir_fd=self._fd)
+        except OSError as error:
+            self._told.failed("look into", above.path, str(error.strerror))
+            return False
+        os.close(self._fd)
+        self._fd = fd
+        status = os.fstat(fd)
+        if above.identity != (status.st_dev, status.st_ino):
+            self._told.failed("look into", above.path, f"{level.path!r} was moved away from there")
+            return False
+        if level.doomed:
+            self._remove(level.name, level.path)
+        return True
+
+    def _remove(self, name: str, path: str) -> None:
+        try:
+            os.rmdir(name, dir_fd=self._fd)
         except FileNotFoundError:
             return  # another one has swept here
         except OSError as error:
             self._told.failed("remove", path, str(error.strerror))
             return
         self._told.removed(path)
-
-    def _empty(self, fd: int, path: str) -> None:
-        for name in self._directories(fd, path):
-            self._remove(fd, name, os.path.join(path, name))
-
-    def _enter(self, above: int, name: str, path: str, do: _Do) -> None:
-        if not self._told.goes_on():
-            return
-        try:
-            fd = os.open(name, _FLAGS, dir_fd=above)
-        except OSError as error:
-            if os.path.lexists(path):  # otherwise it is gone, as things go
-                self._told.failed("look into", path, str(error.strerror))
-            return
-        try:
-            if os.fstat(fd).st_dev == self._device:
-                do(fd, path)
-        finally:
-            os.close(fd)
-
-    def _directories(self, fd: int, path: str) -> list[str]:
-        try:
-            with os.scandir(fd) as entries:
-                return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except OSError as error:
-            self._told.failed("look into", path, str(error.strerror))
-            return []
-
-
-class _Do(Protocol):
-    def __call__(self, fd: int, path: str, /) -> None: ...
