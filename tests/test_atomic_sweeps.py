@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -162,6 +163,9 @@ SCENARIOS: list[Scenario] = [
     beside_plain_calls,
 ]
 QUICK: list[Scenario] = [one_call, a_rollback_nursery, beside_plain_calls]
+NIGHTLY = os.environ.get("TRIO_MKDIR_NIGHTLY", "0") not in {"", "0"}
+MOST: list[Scenario] = SCENARIOS if NIGHTLY else QUICK
+"""Where there are many sweeps of each, as TRIO_MKDIR_NIGHTLY=1 has them of all."""
 
 
 def each_scenario(scenarios: Iterable[object]) -> pytest.MarkDecorator:
@@ -192,7 +196,7 @@ def expected(scenario: Scenario) -> tuple[type[Exception], ...]:
 
 
 @each_scenario(SCENARIOS)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(3 if NIGHTLY else 1))
 async def test_cancelled_at_any_point_it_is_whole_or_nothing(
     scenario: Scenario, seed: int, autojump_clock: MockClock
 ) -> None:
@@ -206,7 +210,7 @@ async def test_cancelled_at_any_point_it_is_whole_or_nothing(
     assert summary.cancelled > 3
 
 
-@each_scenario(SCENARIOS)
+@each_scenario(MOST)
 @pytest.mark.parametrize("when", WHENS)
 async def test_cancelled_while_a_slow_disk_is_at_it(
     scenario: Scenario, when: When, autojump_clock: MockClock
@@ -224,7 +228,7 @@ async def test_cancelled_while_a_slow_disk_is_at_it(
     )
 
 
-@each_scenario(SCENARIOS)
+@each_scenario(MOST)
 async def test_cancelled_without_any_time_to_undo(
     scenario: Scenario, autojump_clock: MockClock
 ) -> None:
@@ -242,7 +246,7 @@ async def test_cancelled_without_any_time_to_undo(
 
 
 @each_scenario(SCENARIOS)
-@pytest.mark.parametrize("seconds", [0, 0.002], ids=["quick", "slow"])
+@pytest.mark.parametrize("seconds", [0, 0.002] if NIGHTLY else [0])
 async def test_cancelled_at_any_point_with_threads_on_the_real_filesystem(
     scenario: Scenario, seconds: float, tmp_path: Path
 ) -> None:
@@ -262,7 +266,7 @@ async def test_cancelled_at_any_point_with_threads_on_the_real_filesystem(
     assert summary.cancelled > 1
 
 
-@each_scenario(SCENARIOS)
+@each_scenario(MOST)
 @pytest.mark.parametrize(
     "number",
     [*PASSING, errno.EACCES, errno.ENOSPC, errno.EINVAL],
@@ -281,7 +285,7 @@ async def test_a_fault_at_any_operation_leaves_it_whole_or_nothing(
     )
 
 
-@each_scenario(SCENARIOS)
+@each_scenario(MOST)
 @pytest.mark.parametrize("number", PASSING, ids=errno.errorcode.get)
 async def test_a_lost_reply_to_any_operation_leaves_it_whole_or_nothing(
     scenario: Scenario, number: int, autojump_clock: MockClock
