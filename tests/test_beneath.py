@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import math
 import os
 import shutil
@@ -1070,3 +1071,18 @@ async def test_what_is_above_a_root_that_others_have_removed_goes_too(stage: Roo
                 os.rmdir(stage.at(path))
             await fails(finder, waiting)
         assert await stage.settled() == ["root"]
+
+
+def test_one_that_was_interrupted_while_it_was_made_ends_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    unraised: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraised.append)
+    monkeypatch.setattr("trio_mkdir._beneath.threading", SimpleNamespace(Lock=interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        Beneath(root_at(tmp_path, in_bytes=False), registry.operating_system.mount)
+    gc.collect()
+    assert unraised == []

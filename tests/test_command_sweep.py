@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from command import Here
+from filesystems.mounts import mount_point
+from filesystems.needs import needs_root
+from filesystems.programs import run
 
 from trio_mkdir._command import _sweep
 from trio_mkdir._hidden import new_name
@@ -96,6 +99,18 @@ def test_other_filesystems_are_not_entered(here: Here, tmpfs: Path, dead: str) -
     assert (tmpfs / dead).is_dir()
     assert here.run("--sweep", str(tmpfs)) == (0, [], [])
     assert not (tmpfs / dead).exists()
+
+
+def test_what_is_mounted_from_the_same_filesystem_is_not_entered(tmp_path: Path, dead: str) -> None:
+    needs_root()
+    (tmp_path / "outside" / "ordinary").mkdir(parents=True)
+    (tmp_path / "top" / dead).mkdir(parents=True)
+    with mount_point(tmp_path / "top" / dead / "bound") as point:
+        run("mount", "--bind", str(tmp_path / "outside"), str(point.path))
+        told = Nobody(1000)
+        _sweep.sweep(str(tmp_path / "top"), told)
+    assert (tmp_path / "outside" / "ordinary").is_dir()
+    assert told.told[-1].startswith(f"cannot remove {tmp_path / 'top' / dead}")
 
 
 class Nobody:

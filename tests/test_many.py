@@ -484,6 +484,19 @@ async def test_what_was_made_on_the_way_may_come_later_though_nothing_may_be_the
     assert {*report.created} == {"a", "a/b", "c"}
 
 
+@pytest.mark.parametrize("spelled", ["b/./s", "b//s", "./b/s", "b/s/", "b/s/.", ".//b/.//s"])
+@pytest.mark.parametrize("whole", [False, True])
+async def test_one_directory_is_one_however_it_is_spelled(
+    here: Path, spelled: str, whole: bool
+) -> None:
+    top = f"{here}/" if whole else ""
+    report = await makedirs_many([f"{top}{spelled}", f"{top}b/s/x", f"{top}b/./s/y"], 0o700)
+    assert tree(here) == ["b", "b/s", "b/s/x", "b/s/y"]
+    assert (mode_of("b"), mode_of("b/s"), mode_of("b/s/x")) == (0o755, 0o700, 0o700)
+    assert len(report.created) == 4
+    assert f"{top}{spelled}" in report.created
+
+
 async def test_a_call_that_waits_for_a_path_can_be_cancelled(here: Path) -> None:
     send, receive = trio.open_memory_channel[str](0)
     async with send, receive, trio.open_nursery() as nursery:

@@ -207,7 +207,8 @@ class Beneath:
 
     def __del__(self) -> None:
         """Also where a KeyboardInterrupt came before the call that it was made for had begun."""
-        self.close()
+        if hasattr(self, "_closed"):  # or before all of this was there
+            self.close()
 
     def _close_unused(self) -> None:
         if self._closed and not self._uses and self._fd is not None:

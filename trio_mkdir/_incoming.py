@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from ._errors import as_mkdir_error
-from ._paths import absolute, beneath, checked, is_dot, parent_of, winds, working_directory
+from ._paths import absolute, beneath, checked, parent_of, winds, without_dots, working_directory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _AT_ONCE: Final = 8192
 """How many paths are planned together at the most: a plan needs no more memory than that."""
+_LONGEST: Final = 4095
+"""Bytes of a path that the kernel takes."""
 _PATIENCE: Final = 0.050
 """Seconds after which no more is waited for once another path has come."""
 
@@ -84,7 +86,9 @@ class Incoming:
             # By far the most are whole already; to ask here costs half as much as to call.
             if type(path) is str
             and path[:1] == "/"
-            and path[-1] not in "./"
+            and path[-1] != "/"
+            and "/." not in path
+            and "//" not in path
             and "\0" not in path
             and path.isascii()
             else self._anywhere(path)
@@ -94,11 +98,8 @@ class Incoming:
     def _anywhere(self, path: StrOrBytesPath) -> AnyPath:
         given, is_full = checked(path)
         if is_full:
-            return self._named_once(given, given[:1])
-        here = self._working_directory(given)
-        full = absolute(given, here)
-        self._keep(given, full)
-        return self._named_once(full, given[:0])
+            return self._named_once(given, given[:0])
+        return self._named_once(given, self._working_directory(given))
 
     def _inside(self, path: StrOrBytesPath) -> AnyPath:
         root = self._text_of_root(path)
@@ -106,13 +107,29 @@ class Incoming:
             given, full = beneath(root, path)
         except OSError as error:
             raise as_mkdir_error(error) from None
-        if not given:
-            return given
+        if not winds(given):
+            return self._named_once(given, root)
         self._keep(given, full)
-        if winds(given):
-            self.winding.add(full)
-            return full  # as it is: nobody can tell without a look what it leads to
-        return self._named_once(full, root)
+        self.winding.add(full)
+        return full  # as it is: nobody can tell without a look what it leads to
+
+    def _named_once(self, given: AnyPath, here: AnyPath) -> AnyPath:
+        """``given`` from ``here``; one directory has one name, however many slashes and dots."""
+        plain = without_dots(given)
+        if not plain:
+            return here if given else given
+        if len(given) > _LONGEST:
+            plain = given  # the kernel refuses it as it is
+        full = absolute(plain, here) if here else plain
+        if plain != given:
+            self.given[full] = given
+            above = parent_of(given)
+            while above is not None and (name := without_dots(above)):
+                self.given.setdefault(absolute(name, here) if here else name, above)
+                above = parent_of(above)
+        elif here:
+            self._keep(given, full)
+        return full
 
     def _keep(self, given: AnyPath, full: AnyPath) -> None:
         added = len(full) - len(given)
@@ -120,17 +137,6 @@ class Incoming:
         while above is not None and len(above) > added and above not in self.given:
             self.given[above] = above[added:]
             above = parent_of(above)
-
-    def _named_once(self, full: AnyPath, top: AnyPath) -> AnyPath:
-        """One directory has one name here, with or without slashes and dots at the end."""
-        while len(full) > len(top) and is_dot(full):
-            # As os.makedirs has it: "new/." is there as soon as "new" is.
-            full = parent_of(full) or top
-        plain = full.rstrip("/") if isinstance(full, str) else full.rstrip(b"/")
-        if plain and plain != full:
-            full, shown = plain, self.given.get(full, full)
-            self.given[full] = shown
-        return full
 
     def _working_directory(self, path: AnyPath) -> AnyPath:
         here = self._here.get(type(path))

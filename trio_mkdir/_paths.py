@@ -222,6 +222,15 @@ def parent_of(path: AnyPath) -> AnyPath | None:
     return head if head and tail else None
 
 
+def without_dots(path: AnyPath) -> AnyPath:
+    """``path`` without the components that change nothing, empty ones and ``.``."""
+    if isinstance(path, str):
+        names = "/".join([name for name in path.split("/") if name not in {"", "."}])
+        return f"/{names}" if path.startswith("/") else names
+    parts = b"/".join([name for name in path.split(b"/") if name not in {b"", b"."}])
+    return b"/" + parts if path.startswith(b"/") else parts
+
+
 def without_slashes(path: AnyPath) -> AnyPath:
     """``path`` without those at its end, of which a link would be followed."""
     return path.rstrip("/") if isinstance(path, str) else path.rstrip(b"/")

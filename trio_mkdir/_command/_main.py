@@ -69,8 +69,9 @@ def _check(options: Options) -> None:
     for option, value in (("owner", options.owner), ("group", options.group)):
         if value is not None and not _may_be_one(value):
             raise UsageError(f"invalid {option}: {quote(value)}")
-    if options.like == "":
-        raise UsageError("invalid --like '': not a directory")
+    for option, value in (("--like", options.like), ("--on-mount", options.on_mount)):
+        if value == "":
+            raise UsageError(f"invalid {option} '': not a directory")
 
 
 def _may_be_one(text: str) -> bool:

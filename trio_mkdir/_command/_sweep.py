@@ -67,6 +67,7 @@ class _Sweep:
 
     def __init__(self, fd: int, path: str, told: Told) -> None:
         self._fd = fd
+        self._mount = _mount_of(fd)
         self._told = told
         self._levels = [self._level("", path, doomed=False)]
 
@@ -105,7 +106,7 @@ class _Sweep:
         except OSError as error:
             self._told.failed("look into", path, str(error.strerror))
             return False
-        if os.fstat(fd).st_dev != self._levels[0].identity[0]:
+        if _mount_of(fd) != self._mount:
             os.close(fd)
             return False
         os.close(self._fd)
@@ -150,3 +151,9 @@ class _Sweep:
             self._told.failed("remove", path, str(error.strerror))
             return
         self._told.removed(path)
+
+
+def _mount_of(fd: int) -> str:
+    """The number of the mount that ``fd`` is on: a bind mount has the same device, proc(5)."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
+        return next(line for line in lines if line.startswith("mnt_id:"))
