@@ -156,7 +156,7 @@ def test_what_may_not_be_read_is_told(tmp_path: Path, dead: str) -> None:
     finally:
         os.seteuid(0)
         sweeping.close()
-    assert told.told[-1] == f"cannot remove top/{dead}: Permission denied"
+    assert f"cannot remove top/{dead}: Permission denied" in told.told
 
 
 def test_no_tree_is_too_deep_for_it(tmp_path: Path, dead: str) -> None:
