@@ -335,7 +335,6 @@ async def test_where_directories_cannot_be_opened_nothing_is_made(asked: dict[st
 @pytest.mark.parametrize(
     ("asked", "error"),
     [
-        ({"atomic": True}, NotImplementedError),
         ({"owner": -1}, ValueError),
         ({"group": 1.5}, TypeError),
         ({"like": ""}, ValueError),

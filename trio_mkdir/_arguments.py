@@ -30,8 +30,6 @@ def order_for(
     exist_ok: bool,
 ) -> Order:
     """The checked arguments of a call for many paths."""
-    if wanted is not None and wanted.atomic:
-        raise NotImplementedError("many directories cannot be made with atomic=True")
     whole_positive.check("concurrency", concurrency)
     if progress is not None and not callable(progress):
         raise TypeError(f"progress must be callable or None, not {progress!r}")

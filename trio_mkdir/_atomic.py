@@ -142,6 +142,11 @@ class AtomicWalk(Walk):
             note = "what is missing before a `..` cannot be made at once with what comes after it"
             raise Failed(errno.ENOENT, top, note=note)
         self._preview.hide(top, above)
+        self._todo = self._appearing(self._todo[::-1])[::-1]
+
+    def _appearing(self, missing: list[AnyPath]) -> list[AnyPath]:
+        """All that is to appear with ``missing``, parents first, as it is."""
+        return missing
 
     # Making
 
@@ -219,8 +224,7 @@ class AtomicWalk(Walk):
         assert identity is not None  # noqa: S101 - for the type checker
         number = 0
         if preview.is_hiding:
-            # Called by the deepest of them: as long as it hangs, it is in the way of all.
-            yield "rename", self._target.path
+            yield "rename", top
             self.answer = None
             try:
                 preview.show(identity)
@@ -268,3 +272,33 @@ class AtomicWalk(Walk):
         self._new = self._may_be = None
         self._preview.forget()
         self._is_over = False
+
+
+class TreeWalk(AtomicWalk):
+    """The same to one of many targets: all that is planned below what is missing appears with it.
+
+    ``together`` tells what that is. Nothing that ``mine`` knows is looked for.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        filesystem: Preview,
+        transaction: Transaction,
+        together: Callable[[list[AnyPath]], list[AnyPath]],
+    ) -> None:
+        super().__init__(target, filesystem, transaction)
+        self._together = together
+
+    def _appearing(self, missing: list[AnyPath]) -> list[AnyPath]:
+        return self._together(missing)
+
+    def _stands_there(self, path: AnyPath) -> Program:
+        yield from super()._stands_there(path)
+        if path is self._target.path:
+            self.mine.discard(path)  # gone and made again by others, as far as we know
+
+    @property
+    def progress(self) -> int:
+        """How many are made and hidden."""
+        return len(self._made)

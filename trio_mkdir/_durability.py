@@ -52,6 +52,12 @@ def sync_above(made: Iterable[Item], transaction: Transaction) -> Program:
     yield from _write_above(_paths(made), transaction)
 
 
+def sync_entries(tops: Iterable[Item], transaction: Transaction) -> Program:
+    """Those in which ``tops`` have appeared, each once, also if it was written before that."""
+    for path in _above(_paths(tops), transaction):
+        yield from _write(path, transaction.filesystem)
+
+
 def sync_relied_on(made: Sequence[Item], transaction: Transaction) -> Program:
     """What ``made`` are in and another call may have made; not what `sync` has written already.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._atomic import AtomicWalk
-from ._durability import sync, sync_above, sync_made, sync_relied_on
+from ._durability import sync, sync_above, sync_entries, sync_made, sync_relied_on
 from ._os import Opening, owning
 from ._ownership import check_whose, give, prepare
 
@@ -72,6 +72,30 @@ class Finishing:
         yield from forward
         if self._wanted.durable:
             yield from sync_relied_on(self._transaction.made_here(), self._transaction)
+
+
+class FinishTrees(Finishing):
+    """What is done to trees that appear one after the other: nearly all of it before they do."""
+
+    def __init__(
+        self,
+        wanted: Demands,
+        transaction: Transaction,
+        asked: Callable[[AnyPath], tuple[int, bool]],
+    ) -> None:
+        super().__init__(wanted, transaction, asked)
+        self._tops: set[Item] = set()
+
+    def finish_hidden(self, made: Sequence[Item]) -> Program:
+        """Do it to one tree."""
+        self._tops.add(made[0])
+        yield from super().finish_hidden(made)
+
+    def finish(self, made: Sequence[Item]) -> Program:
+        """Do what is left when all of them have appeared."""
+        if self._wanted.durable:
+            tops = [item for item in made if item in self._tops]
+            yield from sync_entries(tops, self._transaction)
 
 
 class Finish(Finishing):

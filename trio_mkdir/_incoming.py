@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import AsyncIterable
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
@@ -13,10 +14,11 @@ from ._errors import as_mkdir_error
 from ._paths import absolute, beneath, checked, parent_of, winds, without_dots, working_directory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from ._paths import AnyPath, Root, StrOrBytesPath
     from ._plan import Plan
+    from ._workers import Workers
 
     Paths: TypeAlias = Iterable[StrOrBytesPath] | AsyncIterable[StrOrBytesPath]
 
@@ -77,6 +79,42 @@ class Incoming:
                 break
         await trio.lowlevel.checkpoint()
         return found
+
+    def turns(
+        self, paths: list[AnyPath], again: Callable[[AnyPath], bool], *, atomic: bool
+    ) -> Iterator[Callable[[], None]]:
+        """How ``paths`` are planned, one after the other: each when those before it stand."""
+        if atomic:
+            yield from self._trees(paths)
+            return
+        winding = self.winding
+        if winding.isdisjoint(paths):
+            yield partial(self._plan.add, paths, again=again)
+            return
+
+        def where(path: AnyPath) -> Workers | None:
+            return self._plan.workers_in(parent_of(path) or path) if path in winding else None
+
+        for workers, some in itertools.groupby(paths, where):
+            together = list(some)
+            if workers is None:
+                yield partial(self._plan.add, together, again=again)
+            else:
+                yield partial(self._plan.add_one_by_one, together, workers)
+
+    def _trees(self, paths: list[AnyPath]) -> Iterator[Callable[[], None]]:
+        """The same where each tree is made by itself: what winds is no part of one."""
+        winding = {path for path in paths if winds(path)} if self._root is None else self.winding
+        for path_winds, some in itertools.groupby(paths, winding.__contains__):
+            on: dict[Workers, list[AnyPath]] = {}
+            for path in some:
+                workers = self._plan.workers_in(path)
+                if path_winds:
+                    yield partial(self._plan.add_one_by_one, [path], workers)
+                else:
+                    on.setdefault(workers, []).append(path)
+            for workers, together in on.items():
+                yield partial(self._plan.add_one_by_one, together, workers)
 
     def _all(self, paths: Iterable[StrOrBytesPath]) -> list[AnyPath]:
         if self._root is not None:

@@ -17,7 +17,7 @@ from ._visit import SLICE, Sliced, Visit
 from ._walk import Failed, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ._errors import MkdirError
     from ._items import Item
@@ -84,6 +84,10 @@ class Whole(Protocol):
 
     def finish(self, only: Workers | None) -> Program:
         """Do what is asked for to what was made, on one mount or on any, and is not finished."""
+        ...
+
+    def finish_hidden(self, made: Sequence[Item]) -> Program:
+        """Do what is asked for to one tree, before it appears."""
         ...
 
     def gone(self) -> tuple[Mount, Mount] | None:

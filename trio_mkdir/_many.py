@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Sized
-from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 import trio
 
+from ._atomic_lane import AtomicLane
 from ._beneath import confine
 from ._errors import MkdirError, explain
 from ._events import Recorder
-from ._finish import Finishing, standing
+from ._finish import Finishing, FinishTrees, standing
 from ._incoming import Incoming
 from ._lane import Lane
 from ._on_mount import after, before, leads_to
 from ._pace import FIRST_SLICE, Pace
-from ._paths import Target, parent_of
+from ._paths import Target
 from ._plan import Plan
+from ._preview import preview, preview_confined
 from ._registry import registry
 from ._rollback import Rollback
 from ._transaction import Transaction
@@ -28,7 +28,7 @@ from ._util import ungrouped
 from ._visit import SLICE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Sequence
 
     from ._demands import Demands
     from ._entries import Holder
@@ -76,10 +76,16 @@ class ManyCall:
         self.recorder = Recorder(policy.observers)
         self.plan = plan = Plan(self.workers_in)
         self._paths = Incoming(paths, plan, order.root)
-        self.filesystem = filesystem = policy.filesystem or registry.operating_system
+        self._atomic = order.demands is not None and order.demands.atomic
+        filesystem = policy.filesystem or registry.operating_system
         confined = None
         if order.root is not None:
-            self.filesystem = filesystem = confined = confine(filesystem, order.root)
+            filesystem = confined = confine(filesystem, order.root)
+            if self._atomic:
+                filesystem = confined = preview_confined(confined)
+        elif self._atomic:
+            filesystem = preview(filesystem)
+        self.filesystem = filesystem
         self.transaction = Transaction(
             registry, None, filesystem, self.recorder, policy, plan.paths, outer
         )
@@ -112,7 +118,8 @@ class ManyCall:
         self.on_mount = wanted.on_mount
         self.transaction.durable = wanted.durable
         if wanted.elaborate:
-            self._finishing = Finishing(wanted, self.transaction, self._asked)
+            kind = FinishTrees if wanted.atomic else Finishing
+            self._finishing = kind(wanted, self.transaction, self._asked)
 
     @trio.lowlevel.enable_ki_protection
     async def make(self) -> Report:
@@ -124,7 +131,7 @@ class ManyCall:
                 self.check_on_mount(paths)
                 if self._finishing is not None:
                     await self._new_lane().prepare(paths[0])
-                for plan in self._plans(paths):
+                for plan in self._paths.turns(paths, self._counts_as_not_made, atomic=self._atomic):
                     plan()
                     await self._carry_out()
             await self._settle()
@@ -183,23 +190,6 @@ class ManyCall:
 
     def _counts_as_not_made(self, path: AnyPath) -> bool:
         return not self._order.exist_ok and path not in self.mine
-
-    def _plans(self, paths: list[AnyPath]) -> Iterator[Callable[[], None]]:
-        """How ``paths`` are planned, one after the other: each when those before it stand."""
-        winding = self._paths.winding
-        if winding.isdisjoint(paths):
-            yield partial(self.plan.add, paths, again=self._counts_as_not_made)
-            return
-
-        def where(path: AnyPath) -> Workers | None:
-            return self.workers_in(parent_of(path) or path) if path in winding else None
-
-        for workers, some in itertools.groupby(paths, where):
-            together = list(some)
-            if workers is None:
-                yield partial(self.plan.add, together, again=self._counts_as_not_made)
-            else:
-                yield partial(self.plan.add_one_by_one, together, workers)
 
     # Where it is
 
@@ -304,7 +294,7 @@ class ManyCall:
             self._working -= 1
 
     def _new_lane(self) -> Lane:
-        lane = Lane(self)
+        lane = AtomicLane(self) if self._atomic else Lane(self)
         self._lanes.append(lane)
         return lane
 
@@ -334,6 +324,11 @@ class ManyCall:
         if made:
             yield from self._finishing.finish(standing(made, self.mine))
             self._finished.update(made)
+
+    def finish_hidden(self, made: Sequence[Item]) -> Program:
+        """Do what is asked for to one tree, before it appears."""
+        assert self._finishing is not None  # noqa: S101 - for the type checker
+        return self._finishing.finish_hidden(made)
 
     def last(self, forward: Program) -> Program:
         """Go ``forward``, and do what has to come after that."""

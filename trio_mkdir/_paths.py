@@ -238,7 +238,8 @@ def without_slashes(path: AnyPath) -> AnyPath:
 
 def is_dot_dot(path: AnyPath) -> bool:
     """Whether ``path`` ends in ``..``, and so leads back."""
-    return os.path.basename(without_slashes(path)) in {"..", b".."}
+    name = os.path.basename(without_slashes(path))
+    return name == ".." if isinstance(name, str) else name == b".."
 
 
 def winds(path: AnyPath) -> bool:

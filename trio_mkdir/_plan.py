@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from ._items import spelling
 from ._paths import parent_of
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Plan:
     """
 
     def __init__(self, workers_in: Callable[[AnyPath], Workers]) -> None:
-        self._workers_in = workers_in
+        self.workers_in = workers_in
         self._lock = threading.Lock()
         self._known: dict[AnyPath, int] = {}
         """Every directory that is needed, and with whom it was added; 0 if it was not."""
@@ -60,6 +61,8 @@ class Plan:
         self._serial = itertools.count()
         self._unfinished = 0
         self._outside: set[AnyPath] = set()
+        self._below: dict[AnyPath | None, list[AnyPath]] = {}
+        """What was added one by one, and is on the way to it, by the directory that it is in."""
         self.done = 0
         """How many of the paths that were asked for stand."""
 
@@ -87,7 +90,7 @@ class Plan:
         """
         known, wanted = self._known, self._wanted
         self._turn += 1
-        self._bundles = {}
+        self._bundles, self._below = {}, {}
         todo: list[AnyPath] = []
         for path in paths:
             if path in wanted:
@@ -98,7 +101,9 @@ class Plan:
             above: AnyPath | None = path
             while above is not None and above not in known:
                 known[above] = self._turn
-                above = parent_of(above)
+                parent = parent_of(above)
+                self._below.setdefault(parent, []).append(above)
+                above = parent
         if todo:
             self._unfinished = 1
             self.put_back(Bundle(todo[::-1], len(todo), workers=workers))
@@ -197,6 +202,21 @@ class Plan:
             heap = self._ready.setdefault(bundle.workers, [])
             heapq.heappush(heap, (-bundle.weight, next(self._serial), bundle))
 
+    def together(self, missing: list[AnyPath]) -> list[AnyPath]:
+        """``missing``, and whatever else was added with them one by one and is below them.
+
+        Those above come first. Nothing twice that is only spelled otherwise.
+        """
+        whole = [*missing]
+        names = {spelling(path) for path in whole}
+        for directory in whole:  # it grows meanwhile
+            for path in self._below.get(directory, ()):
+                name = spelling(path)
+                if name not in names:
+                    names.add(name)
+                    whole.append(path)
+        return whole
+
     def reached(self, path: AnyPath, bundle: Bundle) -> None:
         """The next one of ``bundle`` stands, ``path``."""
         bundle.todo.pop()
@@ -232,7 +252,7 @@ class Plan:
 
     def _get_ready(self, directory: AnyPath | None) -> None:
         bundle = self._bundles[directory]
-        bundle.workers = self._workers_in(bundle.todo[-1] if directory is None else directory)
+        bundle.workers = self.workers_in(bundle.todo[-1] if directory is None else directory)
         self.put_back(bundle)
 
     def paths(self) -> list[AnyPath]:

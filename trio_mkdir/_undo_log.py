@@ -230,15 +230,16 @@ class UndoLog:
         """Where the next item is that no system call is in the way of."""
         self._unfold()
         self._doubt()
-        operations = [
-            *filter(None, (other.operation for other in self._busy() if other is not payer)),
-            *self._table.stuck_in(),
-        ]
+        others = (other.operation for other in self._busy() if other is not payer)
+        ours = [operation for operation in others if operation is not None]
+        operations = [*ours, *self._table.stuck_in()]
         blocked = {path for _, where in operations for path in _at_or_above(where)}
         # It locks the directory that it writes.
         locked = {spelling(path) for name, path in operations if name == "fsync"}
         # What is below one that is to be changed back first may not let us in before.
         changed = {spelling(item.path) for _, item in self._hands if item.before is not None}
+        # What is below one that is being renamed is not where it will be.
+        changed |= {spelling(path) for name, path in ours if name == "rename"}
         for place in reversed(range(len(self._items))):
             item = self._items[place]
             mine = item.position >= self.floor and only in {None, item.workers}
