@@ -299,8 +299,8 @@ MUTATIONS = [
     Mutation(
         "many beneath a root: what is missing before `..` is made",
         "_incoming.py",
-        "        if winds(given):\n",
-        "        if False:\n",
+        "        if not winds(given):\n",
+        "        if True:\n",
     ),
     Mutation(
         "many beneath a root: an absolute path is taken as it is",
