@@ -95,3 +95,15 @@ async def test_many_are_given_away_and_written_beneath_a_root(tmp_path: Path) ->
     with pytest.raises(LookupError):
         await makedirs_many(["e"], owner="nobody-has-this-name", beneath=tmp_path / "root")
     assert sorted(os.listdir(tmp_path / "root")) == ["a", "d"]
+
+
+@pytest.mark.parametrize("path", ["d/../a/.", "d/.././a//./", "a/.", "d/../a"])
+async def test_a_leaf_is_one_however_it_is_spelled(tmp_path: Path, path: str) -> None:
+    (tmp_path / "d").mkdir()
+    for many in (False, True):
+        if many:
+            await makedirs_many([path], 0o701, exact_mode=True, beneath=tmp_path)
+        else:
+            await makedirs(path, 0o701, exact_mode=True, beneath=tmp_path)
+        assert stat.S_IMODE(os.stat(tmp_path / "a").st_mode) == 0o701
+        (tmp_path / "a").rmdir()

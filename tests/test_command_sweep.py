@@ -136,7 +136,7 @@ class Nobody:
 
 def test_nothing_is_removed_once_nobody_waits(tmp_path: Path, dead: str) -> None:
     (tmp_path / dead / "a").mkdir(parents=True)
-    for patience in range(3):
+    for patience in range(2):
         told = Nobody(patience)
         _sweep.sweep(str(tmp_path), told)
         assert told.told == []
@@ -186,3 +186,20 @@ def test_what_is_moved_away_while_it_is_swept_ends_it(tmp_path: Path, dead: str)
     _sweep.sweep(str(tmp_path / "top"), told)
     assert (tmp_path / "elsewhere").is_dir()
     assert "was moved away from there" in told.told[-1]
+
+
+def test_an_empty_one_need_not_be_readable(tmp_path: Path, dead: str) -> None:
+    needs_root()
+    (tmp_path / dead).mkdir()
+    (tmp_path / dead / "a").mkdir(mode=0)
+    for path in (tmp_path, tmp_path / dead, tmp_path / dead / "a"):
+        os.chown(path, 65534, 65534)
+    told = Nobody(1000)
+    sweeping = _sweep._Sweep(os.open(tmp_path, os.O_RDONLY), "top", told)
+    os.seteuid(65534)
+    try:
+        sweeping.run()
+    finally:
+        os.seteuid(0)
+        sweeping.close()
+    assert told.told == [f"removed top/{dead}/a", f"removed top/{dead}"]

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from ._errors import as_mkdir_error
-from ._paths import absolute, beneath, checked, parent_of, winds, without_dots, working_directory
+from ._paths import (
+    absolute,
+    beneath,
+    checked,
+    is_dot,
+    parent_of,
+    winds,
+    without_dots,
+    working_directory,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -147,6 +156,9 @@ class Incoming:
             raise as_mkdir_error(error) from None
         if not winds(given):
             return self._named_once(given, root)
+        while is_dot(full):  # as os.makedirs has it: "new/." is there as soon as "new" is
+            full = parent_of(full) or root
+        given = given[: len(full) - len(absolute(given, root))] or given
         self._keep(given, full)
         self.winding.add(full)
         return full  # as it is: nobody can tell without a look what it leads to

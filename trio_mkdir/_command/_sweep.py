@@ -5,11 +5,13 @@ Plain synchronous code, for a thread; it may block.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import NamedTuple, Protocol
 
 from trio_mkdir._hidden import maker_of
 
+_IN_USE = {errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY}
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -95,24 +97,23 @@ class _Sweep:
                 self._told.left(path, why)
                 return
             doomed = True
-        if not self._enter(name, path, doomed=doomed) and doomed:
-            self._remove(name, path)  # an empty one need not be readable
+        if not (doomed and self._remove(name, path, full_is_told=False)):
+            self._enter(name, path, doomed=doomed)
 
-    def _enter(self, name: str, path: str, *, doomed: bool) -> bool:
+    def _enter(self, name: str, path: str, *, doomed: bool) -> None:
         try:
             fd = os.open(name, _FLAGS, dir_fd=self._fd)
         except FileNotFoundError:
-            return False
+            return
         except OSError as error:
             self._told.failed("look into", path, str(error.strerror))
-            return False
+            return
         if _mount_of(fd) != self._mount:
             os.close(fd)
-            return False
+            return
         os.close(self._fd)
         self._fd = fd
         self._levels.append(self._level(name, path, doomed=doomed))
-        return True
 
     def _level(self, name: str, path: str, *, doomed: bool) -> _Level:
         status = os.fstat(self._fd)
@@ -142,15 +143,18 @@ class _Sweep:
             self._remove(level.name, level.path)
         return True
 
-    def _remove(self, name: str, path: str) -> None:
+    def _remove(self, name: str, path: str, *, full_is_told: bool = True) -> bool:
+        """Remove it; whether it is gone. An empty one need not be readable."""
         try:
             os.rmdir(name, dir_fd=self._fd)
         except FileNotFoundError:
-            return  # another one has swept here
+            return True  # another one has swept here
         except OSError as error:
-            self._told.failed("remove", path, str(error.strerror))
-            return
+            if full_is_told or error.errno not in _IN_USE:
+                self._told.failed("remove", path, str(error.strerror))
+            return error.errno not in _IN_USE
         self._told.removed(path)
+        return True
 
 
 def _mount_of(fd: int) -> str:
