@@ -23,7 +23,6 @@ from test_atomic_sweeps import (
     check,
     check_whole,
     filesystem_of,
-    run_and_leave_nothing,
 )
 from test_sweeps import name_of
 from trio.testing import MockClock
@@ -255,7 +254,7 @@ async def test_it_tells_how_far_it_is(double: FaultyFilesystem) -> None:
 
 
 async def test_what_is_spelled_otherwise_is_made_once(double: FaultyFilesystem) -> None:
-    paths = [*srv("a/b/c", "a/./b/d", "a//b"), b"/srv/a/e"]
+    paths: list[str | bytes] = [*srv("a/b/c", "a/./b/d", "a//b"), b"/srv/a/e"]
     await makedirs_many(paths, atomic=True, policy=Policy(filesystem=double))
     assert seen(double) == srv("a", "a/b", "a/b/c", "a/b/d", "a/e")
     made = [path for _, path in asked(double, "mkdir")]
@@ -656,6 +655,11 @@ SCENARIOS: list[Scenario] = [
 FAILING = {many_that_fail, many_in_a_nursery_that_fails}
 
 
+async def run_and_leave_nothing(scenario: Scenario, world: ManyWhole) -> None:
+    async with assert_nothing_leaked(patience=100):
+        await scenario(world)
+
+
 def expected(scenario: Scenario) -> tuple[type[Exception], ...]:
     return (MkdirError,) if scenario in FAILING else ()
 
@@ -678,7 +682,7 @@ async def test_cancelled_at_any_point_it_is_whole_or_nothing(
         return world
 
     summary = await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario),  # type: ignore[arg-type]
+        partial(run_and_leave_nothing, scenario),
         setup=setup,
         check=check_whole,
         expected=expected(scenario),
@@ -698,7 +702,7 @@ async def test_cancelled_at_any_point_with_threads_on_the_real_filesystem(
         return RealManyWhole(root, 0.002)
 
     summary = await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario),  # type: ignore[arg-type]
+        partial(run_and_leave_nothing, scenario),
         setup=setup,
         check=check_whole,
         expected=expected(scenario),
@@ -718,7 +722,7 @@ async def test_a_fault_at_any_operation_leaves_it_whole_or_nothing(
     scenario: Scenario, number: int, lost_reply: bool, autojump_clock: MockClock
 ) -> None:
     await sweep_faults(
-        partial(run_and_leave_nothing, scenario),  # type: ignore[arg-type]
+        partial(run_and_leave_nothing, scenario),
         filesystem_of,
         errno=number,
         lost_reply=lost_reply,
@@ -733,7 +737,7 @@ async def test_what_is_gone_or_taken_for_a_moment_is_made_again(
     number: int, autojump_clock: MockClock
 ) -> None:
     await sweep_faults(
-        partial(run_and_leave_nothing, many),  # type: ignore[arg-type]
+        partial(run_and_leave_nothing, many),
         filesystem_of,
         errno=number,
         operations={"mkdir", "rename"},
