@@ -171,7 +171,11 @@ class AtomicWalk(Walk):
         except OSError as error:
             self.answer = number = error.errno or errno.EIO
             if number not in AMBIGUOUS and number != errno.EEXIST:
-                yield from self._refused(path, number)
+                yield "lstat", path  # a server can answer anything to what it has done
+                try:
+                    self._filesystem.lstat(path)
+                except OSError:
+                    yield from self._refused(path, number)
             self._may_be = self._may_be or self._transaction.made_unseen(path, since)
             yield from self._find(path, self._may_be, number)
         else:

@@ -167,6 +167,8 @@ class Incoming:
         """``given`` from ``here``; one directory has one name, however many slashes and dots."""
         plain = without_dots(given)
         if not plain:
+            if given and self._root is None:
+                self.given.setdefault(here, given)
             return here if given else given
         if len(given) > _LONGEST:
             plain = given  # the kernel refuses it as it is

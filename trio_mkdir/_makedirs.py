@@ -193,7 +193,8 @@ async def makedirs_many(
           None, at most every 50 ms and once at the end. What it raises ends the call.
       policy: As for `makedirs`; its retries are those of each piece of work in a thread.
       beneath: As for `makedirs`: every path is relative to it, and none leads out.
-      atomic: Not for many paths yet.
+      atomic: As for `makedirs`, for each tree that is missing: all that is planned in it appears
+          with one rename. They appear one after the other, and are made in one thread at a time.
       durable: As for `makedirs`.
       exact_mode: Whether the directories in ``paths`` have precisely ``mode``, whatever the umask.
       owner: As for `makedirs`. Until everything stands, what is made is closed to everybody else
