@@ -210,7 +210,7 @@ async def test_cancelled_at_any_point_it_is_whole_or_nothing(
     assert summary.cancelled > 3
 
 
-@each_scenario(MOST)
+@each_scenario(MOST if NIGHTLY else [one_call, a_rollback_nursery])
 @pytest.mark.parametrize("when", WHENS)
 async def test_cancelled_while_a_slow_disk_is_at_it(
     scenario: Scenario, when: When, autojump_clock: MockClock
@@ -228,7 +228,7 @@ async def test_cancelled_while_a_slow_disk_is_at_it(
     )
 
 
-@each_scenario(MOST)
+@each_scenario(MOST if NIGHTLY else [one_call, a_rollback_nursery])
 async def test_cancelled_without_any_time_to_undo(
     scenario: Scenario, autojump_clock: MockClock
 ) -> None:
@@ -337,7 +337,7 @@ async def test_a_second_fault_while_the_first_one_is_undone(
     )
 
 
-@each_scenario(QUICK)
+@each_scenario(MOST if NIGHTLY else [one_call, a_rollback_nursery])
 @pytest.mark.parametrize("operation", ["mkdir", "rename"])
 @pytest.mark.parametrize("number", [errno.EIO, errno.EBUSY], ids=errno.errorcode.get)
 async def test_cancelled_while_a_reply_is_lost(
