@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,3 +165,27 @@ def as_user() -> AnotherUser:
 def without_new_threads() -> AnotherUser:
     """``.run`` runs a snippet of Python in a process that cannot start a thread."""
     return another_user(threads=False)
+
+
+NIGHTLY = os.environ.get("TRIO_MKDIR_NIGHTLY", "0") not in {"", "0"}
+BY_DAY = 3
+"""Of the sweeps in these modules, one of so many is run by day: each takes seconds, most of all while
+coverage is measured. TRIO_MKDIR_NIGHTLY=1 runs all."""
+SWEPT = {"test_atomic_sweeps", "test_durability", "test_many_atomic", "test_many_sweeps"}
+SWEEPS = ("test_cancelled_", "test_a_fault_", "test_a_lost_reply_", "test_a_second_fault_")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave most of the sweeps to the night, always the same ones, and none of them wholly."""
+    if NIGHTLY:
+        return
+    begun: Counter[tuple[Path, str]] = Counter()
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
+    for item in items:
+        name, bracket, _ = item.name.partition("[")
+        swept = bracket and item.path.stem in SWEPT and name.startswith(SWEEPS)
+        (left if swept and begun[item.path, name] % BY_DAY else kept).append(item)
+        begun[item.path, name] += 1
+    items[:] = kept
+    config.hook.pytest_deselected(items=left)
