@@ -168,10 +168,16 @@ def without_new_threads() -> AnotherUser:
 
 
 NIGHTLY = os.environ.get("TRIO_MKDIR_NIGHTLY", "0") not in {"", "0"}
-BY_DAY = 3
+BY_DAY = 6
 """Of the sweeps in these modules, one of so many is run by day: each takes seconds, most of all
 while coverage is measured. TRIO_MKDIR_NIGHTLY=1 runs all."""
-SWEPT = {"test_atomic_sweeps", "test_durability", "test_many_atomic", "test_many_sweeps"}
+SWEPT = {
+    "test_atomic_sweeps",
+    "test_durability",
+    "test_many_atomic",
+    "test_many_sweeps",
+    "test_sweeps",
+}
 SWEEPS = ("test_cancelled_", "test_a_fault_", "test_a_lost_reply_", "test_a_second_fault_")
 
 
