@@ -88,7 +88,6 @@ def checked_policy(policy: object) -> Policy:
 
 
 def demands(
-    *,
     atomic: bool,
     durable: bool,
     exact_mode: bool,
@@ -97,7 +96,10 @@ def demands(
     like: StrOrBytesPath | None,
     on_mount: StrOrBytesPath | None,
 ) -> Demands | None:
-    """The checked arguments; None if nothing is asked for that `os.makedirs` does not do."""
+    """The arguments in their usual order, checked.
+
+    None if nothing is asked for that `os.makedirs` does not do.
+    """
     ownership = None
     if exact_mode or (owner, group, like) != (None, None, None):
         ownership = Ownership(

@@ -196,6 +196,8 @@ class NurseryCall(Call):
 class NurseryChange(NurseryCall):
     """A call that makes nothing, and changes what stands at its path."""
 
+    _changing: Changing | None = None
+
     def __init__(self, target: Target, block: Block, wish: Wish) -> None:
         self._wish = wish
         super().__init__(target, block)
@@ -208,8 +210,6 @@ class NurseryChange(NurseryCall):
         if self._changing is None:
             self._changing = Changing(self.target.path, self._wish, transaction)
         return Sliced(self._changing.run(), transaction.enter)
-
-    _changing: Changing | None = None
 
 
 class NurseryManyCall(ManyCall):

@@ -99,15 +99,7 @@ async def makedirs(
     result when it returns; see `pending_rollbacks` and `wait_settled`.
     """
     try:
-        wanted = demands(
-            atomic=atomic,
-            durable=durable,
-            exact_mode=exact_mode,
-            owner=owner,
-            group=group,
-            like=like,
-            on_mount=on_mount,
-        )
+        wanted = demands(atomic, durable, exact_mode, owner, group, like, on_mount)
         asked = asked_for(path, mode, parent_mode, beneath, wanted, exist_ok=exist_ok, parents=True)
         call = Call(asked, checked_policy(policy))
     except Exception:
@@ -137,15 +129,7 @@ async def mkdir(
     Arguments, errors and **cancellation handling** are those of `makedirs`.
     """
     try:
-        wanted = demands(
-            atomic=atomic,
-            durable=durable,
-            exact_mode=exact_mode,
-            owner=owner,
-            group=group,
-            like=like,
-            on_mount=on_mount,
-        )
+        wanted = demands(atomic, durable, exact_mode, owner, group, like, on_mount)
         asked = asked_for(path, mode, None, beneath, wanted, exist_ok=exist_ok, parents=False)
         call = Call(asked, checked_policy(policy))
     except Exception:
@@ -216,15 +200,7 @@ async def makedirs_many(
     to make them; what is not undone within ``policy.rollback_timeout`` is undone without the call.
     """
     try:
-        wanted = demands(
-            atomic=atomic,
-            durable=durable,
-            exact_mode=exact_mode,
-            owner=owner,
-            group=group,
-            like=like,
-            on_mount=on_mount,
-        )
+        wanted = demands(atomic, durable, exact_mode, owner, group, like, on_mount)
         order = order_for(
             mode, parent_mode, concurrency, progress, beneath, wanted, exist_ok=exist_ok
         )

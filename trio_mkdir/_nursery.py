@@ -103,15 +103,7 @@ class RollbackNursery:
                 mode,
                 parent_mode,
                 beneath,
-                demands(
-                    atomic=atomic,
-                    durable=durable,
-                    exact_mode=exact_mode,
-                    owner=owner,
-                    group=group,
-                    like=like,
-                    on_mount=on_mount,
-                ),
+                demands(atomic, durable, exact_mode, owner, group, like, on_mount),
                 exist_ok=exist_ok,
                 parents=True,
             )
@@ -140,15 +132,7 @@ class RollbackNursery:
                 mode,
                 None,
                 beneath,
-                demands(
-                    atomic=atomic,
-                    durable=durable,
-                    exact_mode=exact_mode,
-                    owner=owner,
-                    group=group,
-                    like=like,
-                    on_mount=on_mount,
-                ),
+                demands(atomic, durable, exact_mode, owner, group, like, on_mount),
                 exist_ok=exist_ok,
                 parents=False,
             )
@@ -174,30 +158,23 @@ class RollbackNursery:
         on_mount: StrOrBytesPath | None = None,
     ) -> Report:
         """`trio_mkdir.makedirs_many`, provisional until the block ends well; see `makedirs`."""
-        try:
-            self._block.check_open()
-            wanted = demands(
-                atomic=atomic,
-                durable=durable,
-                exact_mode=exact_mode,
-                owner=owner,
-                group=group,
-                like=like,
-                on_mount=on_mount,
-            )
+
+        def begin() -> NurseryManyCall:
+            wanted = demands(atomic, durable, exact_mode, owner, group, like, on_mount)
             order = order_for(
                 mode, parent_mode, concurrency, progress, beneath, wanted, exist_ok=exist_ok
             )
-            call = NurseryManyCall(paths, order, self._block)
-        except Exception:
-            await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
-            raise
-        return await call.make()
+            return NurseryManyCall(paths, order, self._block)
+
+        return await self._carry_out(begin)
 
     async def _make(self, asked: Callable[[], Target]) -> Report:
+        return await self._carry_out(lambda: NurseryCall(asked(), self._block))
+
+    async def _carry_out(self, begin: Callable[[], NurseryCall | NurseryManyCall]) -> Report:
         try:
             self._block.check_open()
-            call = NurseryCall(asked(), self._block)
+            call = begin()
         except Exception:
             await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
             raise
@@ -261,14 +238,11 @@ class RollbackNursery:
         beneath: StrOrBytesPath | int | None,
         wish: Callable[[], Wish],
     ) -> Report:
-        try:
-            self._block.check_open()
+        def begin() -> NurseryChange:
             asked = asked_for(path, 0, None, beneath, None, exist_ok=True, parents=False)
-            call = NurseryChange(asked, self._block, wish())
-        except Exception:
-            await trio.lowlevel.checkpoint()  # noqa: ASYNC120 - a cancellation wins
-            raise
-        return await call.make()
+            return NurseryChange(asked, self._block, wish())
+
+        return await self._carry_out(begin)
 
     def push_undo(self, fn: Callable[..., object], /, *args: object) -> None:
         """Have ``fn(*args)`` called, or awaited if it is async, if the block does not end well.
