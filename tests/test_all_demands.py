@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,18 @@ import pytest
 from filesystems.needs import needs_root
 from trio.testing import MockClock
 
-from trio_mkdir import MkdirError, Policy, makedirs, makedirs_many, open_rollback_nursery
+from trio_mkdir import (
+    MkdirError,
+    Policy,
+    makedirs,
+    makedirs_many,
+    mkdir,
+    open_rollback_nursery,
+)
 from trio_mkdir.testing import FaultyFilesystem, assert_nothing_leaked
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 ALL: dict[str, Any] = {
     "atomic": True,
@@ -49,22 +60,28 @@ async def test_it_is_finished_hidden_and_written_before_it_appears(disk: FaultyF
 
 
 @pytest.mark.parametrize("lost_reply", [False, True])
-async def test_whatever_fails_nothing_is_left(disk: FaultyFilesystem, lost_reply: bool) -> None:
+@pytest.mark.parametrize("like", [None, "/like"])
+async def test_whatever_fails_nothing_is_left(
+    disk: FaultyFilesystem, like: str | None, lost_reply: bool
+) -> None:
+    disk.memory.add_directory("/like", 0o500)  # in which nothing could be undone
+    before = disk.memory.paths()
     policy = Policy(filesystem=disk, retries={})
     for nth in itertools.count(1):
         rule = disk.fail_nth(nth, errno.EIO, lost_reply=lost_reply)
         failure: MkdirError | None = None
         async with assert_nothing_leaked():
             try:
-                await makedirs("/srv/a/b", 0o750, **ALL, policy=policy)
+                await makedirs("/srv/a/b", 0o750, **ALL, like=like, policy=policy)
             except MkdirError as error:
                 failure = error
         if failure is None:
-            assert disk.memory.paths() == ["/srv", "/srv/a", "/srv/a/b"]
+            assert disk.memory.paths() == [*before, "/srv/a", "/srv/a/b"]
             disk.memory.remove("/srv/a")
         else:
             assert failure.errno == errno.EIO
-            assert disk.memory.paths() == ["/srv"]
+            assert disk.memory.paths() == before
+            assert failure.report.kept == ()
         disk.forget(rule)
         if not rule.hits:
             break
@@ -107,3 +124,62 @@ async def test_a_leaf_is_one_however_it_is_spelled(tmp_path: Path, path: str) ->
             await makedirs(path, 0o701, exact_mode=True, beneath=tmp_path)
         assert stat.S_IMODE(os.stat(tmp_path / "a").st_mode) == 0o701
         (tmp_path / "a").rmdir()
+
+
+async def test_what_loses_the_race_to_appear_is_taken_back_with_all_that_was_done_to_it(
+    disk: FaultyFilesystem,
+) -> None:
+    # A parent that is to let nobody in is opened again to be undone.
+    disk.memory.add_directory("/srv/like", 0o400)
+    disk.interfere("rename", "*", lambda: disk.memory.add_directory("/srv/a", 0o750))
+    policy = Policy(filesystem=disk)
+    async with open_rollback_nursery(policy=policy) as nursery:
+        report = await nursery.makedirs("/srv/a/b/c", like="/srv/like", **ALL)
+        assert report.created == ("/srv/a/b", "/srv/a/b/c")
+        nursery.cancel_scope.cancel()
+    assert disk.memory.paths() == ["/srv", "/srv/a", "/srv/like"]
+    assert stat.S_IMODE(disk.stat("/srv/a").st_mode) == 0o750
+    assert nursery.report.kept == ()
+
+
+MODULE: dict[str, Any] = {
+    "makedirs": makedirs,
+    "mkdir": mkdir,
+    "makedirs_many": lambda path, **wanted: makedirs_many([path], **wanted),
+}
+
+
+@pytest.mark.parametrize("name", MODULE)
+@pytest.mark.parametrize("provisional", [False, True])
+async def test_each_of_them_reaches_each_function(
+    disk: FaultyFilesystem, name: str, provisional: bool
+) -> None:
+    policy = Policy(filesystem=disk)
+
+    async def make(**wanted: Any) -> None:
+        if not provisional:
+            await MODULE[name]("/srv/a", **wanted, policy=policy)
+            return
+        async with open_rollback_nursery(policy=policy) as nursery:
+            make_inside: Any = getattr(nursery, name)
+            await make_inside(["/srv/a"] if name == "makedirs_many" else "/srv/a", **wanted)
+
+    for keyword, operation in (
+        ("atomic", "rename"),
+        ("durable", "fsync"),
+        ("exact_mode", "open"),
+        ("owner", "chown"),
+        ("group", "chown"),
+    ):
+        before = len(disk.operations)
+        await make(**{keyword: 5 if operation == "chown" else True})
+        done = {record.operation for record in disk.operations[before:]}
+        assert done & {"rename", "fsync", "chown"} == {operation} - {"open"}
+        assert operation in done
+        found = disk.stat("/srv/a")
+        assert (found.st_uid, found.st_gid) == ((keyword == "owner") * 5, (keyword == "group") * 5)
+        disk.memory.remove("/srv/a")
+    for keyword in ("owner", "group", "like", "on_mount"):
+        with pytest.raises((ValueError, BaseExceptionGroup)) as caught:
+            await make(**{keyword: ""})
+        assert f"{keyword} must be" in repr(caught.value)

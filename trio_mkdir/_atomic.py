@@ -19,8 +19,8 @@ import time
 from typing import TYPE_CHECKING, Final, cast
 
 from ._causes import AMBIGUOUS, RootCause
-from ._handshake import SpokenOf
 from ._paths import is_dot_dot, parent_of, without_slashes
+from ._preview import through
 from ._walk import Failed, Walk, raise_passing
 
 if TYPE_CHECKING:
@@ -82,22 +82,13 @@ class AtomicWalk(Walk):
             if self._is_over:
                 yield from self._take_back()
             if not self._preview.is_hiding and not self._made:
-                yield from self._through(self._look())
+                yield from through(self._preview, self._look())
                 continue
             if self._preview.in_doubt:
-                yield from self._through(self._settle(0))
-            yield from self._through(self._build())
-            yield from self._through(self.finish(self._made))
-            yield from self._through(self._show())
-
-    def _through(self, program: Program) -> Program:
-        """Carry out ``program``, which speaks of what is hidden as if it were not."""
-        try:
-            for operation in program:
-                known = isinstance(operation, SpokenOf)
-                yield operation if known else self._preview.asking(*operation)
-        finally:
-            program.close()
+                yield from through(self._preview, self._settle(0))
+            yield from through(self._preview, self._build())
+            yield from through(self._preview, self.finish(self._made))
+            yield from through(self._preview, self._show())
 
     # Looking
 

@@ -12,7 +12,7 @@ own path now, by device and inode.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ._handshake import SpokenOf
 from ._hidden import new_name
@@ -20,13 +20,15 @@ from ._os import Opening
 from ._paths import AnyPath, without_slashes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
     from ._entries import Identity
     from ._handshake import Operation
     from ._mounts import Mount
     from ._os import Confined, Directory, Filesystem
     from ._walk import Program
+
+T = TypeVar("T")
 
 
 class Preview:
@@ -183,6 +185,21 @@ class ConfinedPreview(Preview):
 def asking(via: Filesystem, name: str, path: AnyPath) -> Operation:
     """The operation ``name`` of what is, or will be, at ``path``, by ``via``."""
     return via.asking(name, path) if isinstance(via, Preview) else (name, path)
+
+
+def through(
+    via: Filesystem, program: Generator[Operation, None, T]
+) -> Generator[Operation, None, T]:
+    """Carry out ``program`` by ``via``; it speaks of what is hidden as if it were not."""
+    try:
+        while True:
+            operation = next(program)
+            yield operation if isinstance(operation, SpokenOf) else asking(via, *operation)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        program.close()
 
 
 def preview(filesystem: Filesystem) -> Preview:

@@ -199,9 +199,17 @@ class Transaction(Undoing):
                 self._items.remove(item)
             return there
 
-    def take_back(self, items: Sequence[Item]) -> Program:
-        """Undo ``items``, parents first, in the middle of the call."""
-        for item in reversed(items):
+    def take_back(self, made: Sequence[Item]) -> Program:
+        """Undo what was ``made``, and what was done to it, in the middle of the call."""
+        ours, identities = {*made}, {item.identity for item in made}
+        with self.lock:
+            self._unfold()
+            mine = [
+                item
+                for item in self._items
+                if item in ours or (item.before is not None and item.identity in identities)
+            ]
+        for item in reversed(mine):
             if self.take(item):
                 yield from self._undo_now(item)
 

@@ -19,7 +19,7 @@ from ._items import Item
 from ._metadata import restore
 from ._os import Opening
 from ._paths import parent_of
-from ._preview import asking
+from ._preview import asking, through
 from ._sync_log import Unwritten, write
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Undoing(Inheriting):
         assert isinstance(via, Opening)  # noqa: S101 - or it could not have been changed
         attempt = partial(restore, via, item.path, item.identity, before)
         try:
-            found = yield from self._insist(item.path, attempt)
+            found = yield from through(via, self._insist(item.path, attempt))
         except OSError as error:
             found = False
             if error.errno not in NOTHING_THERE:
@@ -191,7 +191,8 @@ class Undoing(Inheriting):
     def _write(self, item: Unwritten) -> Program:
         """Without it, what was removed from there comes back after a power cut."""
         try:
-            yield from self._insist(item.path, partial(write, item.path, item.written_by))
+            attempt = partial(write, item.path, item.written_by)
+            yield from through(item.written_by, self._insist(item.path, attempt))
         except FileNotFoundError:  # and so is all that was in it
             pass
         except OSError as error:
