@@ -92,6 +92,19 @@ def source(place: Path) -> Path:
 # What is changed
 
 
+async def test_what_it_has_already_is_no_change(old: Path) -> None:
+    before = Whole.of(old)
+    async with open_rollback_nursery() as nursery:
+        for report in (
+            await nursery.chmod(old, before.mode),
+            await nursery.chown(old, 7, 8),
+            await nursery.copy_metadata(old, old),
+        ):
+            assert report.audit == ()
+    assert Whole.of(old) == before
+    assert nursery.report.audit == ()
+
+
 async def test_a_mode_is_set_precisely(old: Path) -> None:
     for wanted in (0o755, 0o7777, 0, 0o2700):
         async with open_rollback_nursery() as nursery:

@@ -111,17 +111,20 @@ class Changing:
     def _change(self, directory: Directory, wanted: Metadata) -> Program:
         path, transaction = self._path, self._transaction
         identity, found = yield from read(directory, path, wanted.attributes)
+        before, after = _told(found, found), _told(wanted, found)
+        if before == after and found.attributes == wanted.attributes:
+            return  # it has all of it already
         if identity not in self._changed:  # otherwise it may be half done
             self._changed.add(identity)
-            before = Metadata(
+            kept = Metadata(
                 -1 if wanted.uid == -1 else found.uid,
                 -1 if wanted.gid == -1 else found.gid,
                 found.mode,  # which a chown can change, too
                 found.attributes,
             )
             # After it was read and before it is changed: so it comes after whatever it has read.
-            transaction.altered(path, identity, before, position=next(positions))
-            transaction.recorder.tell(Changed, path, _told(found, found), _told(wanted, found))
+            transaction.altered(path, identity, kept, position=next(positions))
+            transaction.recorder.tell(Changed, path, before, after)
         for name, number in (yield from change(directory, path, found, wanted)):
             transaction.recorder.tell(NotCopied, path, name, number)
 

@@ -46,6 +46,11 @@ class Finishing:
         self._asked = asked
         self._grant: Grant | None = None
 
+    @property
+    def is_prepared(self) -> bool:
+        """Whether all is known that has to be known before anything is made."""
+        return self._wanted.ownership is None or self._grant is not None
+
     def prepare(self, path: AnyPath) -> Program:
         """Look up whatever has to be known before anything is made at ``path``."""
         ownership = self._wanted.ownership

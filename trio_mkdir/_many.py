@@ -129,7 +129,7 @@ class ManyCall:
             await trio.lowlevel.checkpoint()
             while paths := await self._paths.some():
                 self.check_on_mount(paths)
-                if self._finishing is not None:
+                if self._finishing is not None and not self._finishing.is_prepared:
                     await self._new_lane().prepare(paths[0])
                 for plan in self._paths.turns(paths, self._counts_as_not_made, atomic=self._atomic):
                     plan()

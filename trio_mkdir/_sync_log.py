@@ -114,8 +114,14 @@ class SyncLog(UndoLog):
     def take_found(self, *, but: set[Entry]) -> Iterator[Item]:
         """The same, and then what is to be written because of that."""
         yield from super().take_found(but=but)
-        while self._unwritten:
-            with self.lock:
-                _, item = self._unwritten.popitem()
-                self._items.remove(item)
+        while (item := self._take_unwritten()) is not None:
             yield item
+
+    def _take_unwritten(self) -> Unwritten | None:
+        with self.lock:
+            for path, item in self._unwritten.items():
+                if item in self._items:  # otherwise somebody is at it
+                    del self._unwritten[path]
+                    self._items.remove(item)
+                    return item
+            return None
