@@ -169,16 +169,8 @@ def without_new_threads() -> AnotherUser:
 
 NIGHTLY = os.environ.get("TRIO_MKDIR_NIGHTLY", "0") not in {"", "0"}
 BY_DAY = 6
-"""Of the sweeps in these modules, one of so many is run by day: each takes seconds, most of all
+"""Of the sweeps that are marked so, one of so many is run by day: each takes seconds, most of all
 while coverage is measured. TRIO_MKDIR_NIGHTLY=1 runs all."""
-SWEPT = {
-    "test_atomic_sweeps",
-    "test_durability",
-    "test_many_atomic",
-    "test_many_sweeps",
-    "test_sweeps",
-}
-SWEEPS = ("test_cancelled_", "test_a_fault_", "test_a_lost_reply_", "test_a_second_fault_")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -189,9 +181,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept: list[pytest.Item] = []
     left: list[pytest.Item] = []
     for item in items:
-        name, bracket, _ = item.name.partition("[")
-        swept = bracket and item.path.stem in SWEPT and name.startswith(SWEEPS)
-        (left if swept and begun[item.path, name] % BY_DAY else kept).append(item)
-        begun[item.path, name] += 1
+        function = item.path, item.name.partition("[")[0]
+        swept = item.get_closest_marker("sweep") is not None
+        (left if swept and begun[function] % BY_DAY else kept).append(item)
+        begun[function] += 1
     items[:] = kept
     config.hook.pytest_deselected(items=left)

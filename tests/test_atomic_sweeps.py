@@ -6,35 +6,34 @@ And nobody ever sees a part: after each operation the tree is looked at.
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
-from test_sweeps import RealWorld, World, name_of
 from trio.testing import MockClock
+from worlds import (
+    PASSING,
+    WHENS,
+    RealWorld,
+    World,
+    cancel_everywhere,
+    check,
+    disturb_everywhere,
+    each_in_its_own,
+    each_scenario,
+)
 
 import trio_mkdir
 from trio_mkdir import Kept, MkdirError, RollbackError, makedirs, mkdir
 from trio_mkdir._hidden import PREFIX
 from trio_mkdir.testing import (
-    FaultyFilesystem,
     Outcome,
-    assert_nothing_leaked,
-    sweep_cancellations,
-    sweep_faults,
 )
 from trio_mkdir.testing._script import When
-
-PASSING = [errno.EBUSY, errno.EIO, errno.ESTALE, errno.ETIMEDOUT]
-"""What is answered where a reply was lost, and perhaps where none was."""
-
-
-WHENS: list[When] = ["before", "inside", "after"]
 
 
 class Whole(World):
@@ -168,48 +167,29 @@ MOST: list[Scenario] = SCENARIOS if NIGHTLY else QUICK
 """Where there are many sweeps of each, as TRIO_MKDIR_NIGHTLY=1 has them of all."""
 
 
-def each_scenario(scenarios: Iterable[object]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("scenario", scenarios, ids=name_of)
-
-
-async def run_and_leave_nothing(scenario: Scenario, world: Whole) -> None:
-    async with assert_nothing_leaked(patience=100):
-        await scenario(world)
-
-
-def check(outcome: Outcome[Whole]) -> None:
-    outcome.state.check()
-
-
 def check_whole(outcome: Outcome[Whole]) -> None:
     assert not outcome.state.refused
     outcome.state.check()
     assert not [path for path in outcome.state.tree() if PREFIX in path]
 
 
-def filesystem_of(world: Whole) -> FaultyFilesystem:
-    return world.filesystem
-
-
 def expected(scenario: Scenario) -> tuple[type[Exception], ...]:
     return (MkdirError,) if scenario is a_nursery_that_fails else ()
 
 
+@pytest.mark.sweep
 @each_scenario(SCENARIOS)
 @pytest.mark.parametrize("seed", range(3 if NIGHTLY else 1))
 async def test_cancelled_at_any_point_it_is_whole_or_nothing(
     scenario: Scenario, seed: int, autojump_clock: MockClock
 ) -> None:
-    summary = await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario),
-        setup=Whole,
-        check=check_whole,
-        expected=expected(scenario),
-        seed=seed,
+    summary = await cancel_everywhere(
+        scenario, Whole, check=check_whole, expected=expected(scenario), seed=seed
     )
     assert summary.cancelled > 3
 
 
+@pytest.mark.sweep
 @each_scenario(MOST if NIGHTLY else [one_call, a_rollback_nursery])
 @pytest.mark.parametrize("when", WHENS)
 async def test_cancelled_while_a_slow_disk_is_at_it(
@@ -220,14 +200,12 @@ async def test_cancelled_while_a_slow_disk_is_at_it(
         world.filesystem.delay("*", "*", 0.1, when=when)
         return world
 
-    await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario),
-        setup=setup,
-        check=check_whole,
-        expected=(*expected(scenario), RollbackError),
+    await cancel_everywhere(
+        scenario, setup, check=check_whole, expected=(*expected(scenario), RollbackError)
     )
 
 
+@pytest.mark.sweep
 @each_scenario(MOST if NIGHTLY else [one_call, a_rollback_nursery])
 async def test_cancelled_without_any_time_to_undo(
     scenario: Scenario, autojump_clock: MockClock
@@ -237,35 +215,26 @@ async def test_cancelled_without_any_time_to_undo(
         world.filesystem.delay("*", "*", 0.1)
         return world
 
-    await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario),
-        setup=setup,
-        check=check_whole,
-        expected=(*expected(scenario), RollbackError),
+    await cancel_everywhere(
+        scenario, setup, check=check_whole, expected=(*expected(scenario), RollbackError)
     )
 
 
+@pytest.mark.sweep
 @each_scenario(SCENARIOS)
 @pytest.mark.parametrize("seconds", [0, 0.002] if NIGHTLY else [0])
 async def test_cancelled_at_any_point_with_threads_on_the_real_filesystem(
     scenario: Scenario, seconds: float, tmp_path: Path
 ) -> None:
-    numbers = itertools.count()
+    setup = each_in_its_own(tmp_path, lambda root: RealWhole(root, seconds))
 
-    def setup() -> RealWhole:
-        root = tmp_path / str(next(numbers))
-        root.mkdir()
-        return RealWhole(root, seconds)
-
-    summary = await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario),
-        setup=setup,
-        check=check_whole,
-        expected=expected(scenario),
+    summary = await cancel_everywhere(
+        scenario, setup, check=check_whole, expected=expected(scenario)
     )
     assert summary.cancelled > 1
 
 
+@pytest.mark.sweep
 @each_scenario(MOST)
 @pytest.mark.parametrize(
     "number",
@@ -275,30 +244,16 @@ async def test_cancelled_at_any_point_with_threads_on_the_real_filesystem(
 async def test_a_fault_at_any_operation_leaves_it_whole_or_nothing(
     scenario: Scenario, number: int, autojump_clock: MockClock
 ) -> None:
-    await sweep_faults(
-        partial(run_and_leave_nothing, scenario),
-        filesystem_of,
-        errno=number,
-        setup=Whole,
-        check=check,
-        faults=1,
-    )
+    await disturb_everywhere(scenario, number, Whole)
 
 
+@pytest.mark.sweep
 @each_scenario(MOST)
 @pytest.mark.parametrize("number", PASSING, ids=errno.errorcode.get)
 async def test_a_lost_reply_to_any_operation_leaves_it_whole_or_nothing(
     scenario: Scenario, number: int, autojump_clock: MockClock
 ) -> None:
-    await sweep_faults(
-        partial(run_and_leave_nothing, scenario),
-        filesystem_of,
-        errno=number,
-        lost_reply=True,
-        setup=Whole,
-        check=check,
-        faults=1,
-    )
+    await disturb_everywhere(scenario, number, Whole, lost_reply=True)
 
 
 @each_scenario([one_call, one_call_in_what_stands, one_after_the_other, a_nursery_that_fails])
@@ -310,33 +265,22 @@ async def test_a_lost_reply_to_any_operation_leaves_it_whole_or_nothing(
 async def test_what_is_gone_or_taken_for_a_moment_is_made_again(
     scenario: Scenario, number: int, lost_reply: bool, autojump_clock: MockClock
 ) -> None:
-    await sweep_faults(
-        partial(run_and_leave_nothing, scenario),
-        filesystem_of,
-        errno=number,
-        lost_reply=lost_reply,
-        operations={"mkdir", "rename"},
-        setup=Whole,
-        check=check,
+    await disturb_everywhere(
+        scenario, number, Whole, lost_reply=lost_reply, operations={"mkdir", "rename"}, faults=2
     )
 
 
+@pytest.mark.sweep
 @each_scenario([one_call, one_call_in_what_stands])
 @pytest.mark.parametrize("number", [errno.EBUSY, errno.EIO], ids=errno.errorcode.get)
 @pytest.mark.parametrize("lost_reply", [False, True], ids=["refused", "lost reply"])
 async def test_a_second_fault_while_the_first_one_is_undone(
     scenario: Scenario, number: int, lost_reply: bool, autojump_clock: MockClock
 ) -> None:
-    await sweep_faults(
-        partial(run_and_leave_nothing, scenario),
-        filesystem_of,
-        errno=number,
-        lost_reply=lost_reply,
-        setup=Whole,
-        check=check,
-    )
+    await disturb_everywhere(scenario, number, Whole, lost_reply=lost_reply, faults=2)
 
 
+@pytest.mark.sweep
 @each_scenario(MOST if NIGHTLY else [one_call, a_rollback_nursery])
 @pytest.mark.parametrize("operation", ["mkdir", "rename"])
 @pytest.mark.parametrize("number", [errno.EIO, errno.EBUSY], ids=errno.errorcode.get)
@@ -349,9 +293,7 @@ async def test_cancelled_while_a_reply_is_lost(
         world.filesystem.delay(operation, "*", 0.1, when="after")
         return world
 
-    await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario), setup=setup, check=check, expected=MkdirError
-    )
+    await cancel_everywhere(scenario, setup, check=check, expected=MkdirError)
 
 
 async def test_a_success_has_waited_for_nothing_that_is_hidden(autojump_clock: MockClock) -> None:

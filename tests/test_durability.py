@@ -24,9 +24,9 @@ from filesystems.fuse import FuseMount, fuse
 from filesystems.needs import needs_reachable
 from filesystems.power import KINDS, Disk, Kind, disk
 from filesystems.processes import AnotherUser
-from test_sweeps import World
 from trio.testing import MockClock
 from volatile import Forgetful, Volatile
+from worlds import World, cancel_everywhere, check, disturb_everywhere
 
 from trio_mkdir import (
     Event,
@@ -54,8 +54,6 @@ from trio_mkdir.testing import (
     MemoryFilesystem,
     Outcome,
     assert_nothing_leaked,
-    sweep_cancellations,
-    sweep_faults,
 )
 from trio_mkdir.testing._script import When
 
@@ -1025,19 +1023,7 @@ SCENARIOS: list[Scenario] = [
 each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.__name__)
 
 
-async def run(scenario: Scenario, world: DurableWorld) -> None:
-    async with assert_nothing_leaked(patience=100):
-        await scenario(world)
-
-
-def check(outcome: Outcome[DurableWorld]) -> None:
-    outcome.state.check()
-
-
-def filesystem_of(world: DurableWorld) -> FaultyFilesystem:
-    return world.filesystem
-
-
+@pytest.mark.sweep
 @each_scenario
 @pytest.mark.parametrize("seed", range(2))
 async def test_cancelled_at_any_point_it_is_on_the_disk_or_not(
@@ -1047,9 +1033,9 @@ async def test_cancelled_at_any_point_it_is_on_the_disk_or_not(
         assert not outcome.state.unsynced
         outcome.state.check()
 
-    summary = await sweep_cancellations(
-        partial(run, scenario),
-        setup=DurableWorld,
+    summary = await cancel_everywhere(
+        scenario,
+        DurableWorld,
         check=check_whole,
         expected=(MkdirError,) if scenario is a_block_that_fails else (),
         seed=seed,
@@ -1057,6 +1043,7 @@ async def test_cancelled_at_any_point_it_is_on_the_disk_or_not(
     assert summary.cancelled > 3
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("scenario", "rollback_timeout"),
     [(one_call, 0), (one_call, 0.25), (a_block, 0), (calls_side_by_side, 0.25)],
@@ -1070,14 +1057,10 @@ async def test_cancelled_while_a_slow_disk_writes(
         world.filesystem.delay("*", "*", 0.1, when="after")
         return world
 
-    await sweep_cancellations(
-        partial(run, scenario),
-        setup=setup,
-        check=check,
-        expected=(MkdirError, RollbackError),
-    )
+    await cancel_everywhere(scenario, setup, check=check, expected=(MkdirError, RollbackError))
 
 
+@pytest.mark.sweep
 @each_scenario
 @pytest.mark.parametrize(
     ("number", "lost_reply"),
@@ -1092,12 +1075,4 @@ async def test_cancelled_while_a_slow_disk_writes(
 async def test_a_fault_at_any_operation_leaves_it_on_the_disk_or_not(
     scenario: Scenario, number: int, lost_reply: bool, autojump_clock: MockClock
 ) -> None:
-    await sweep_faults(
-        partial(run, scenario),
-        filesystem_of,
-        errno=number,
-        lost_reply=lost_reply,
-        setup=DurableWorld,
-        check=check,
-        faults=1,
-    )
+    await disturb_everywhere(scenario, number, DurableWorld, lost_reply=lost_reply)

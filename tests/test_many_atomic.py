@@ -16,16 +16,9 @@ import pytest
 import trio
 from command import Here
 from test_atomic import tree
-from test_atomic_sweeps import (
-    WHENS,
-    RealWhole,
-    Whole,
-    check,
-    check_whole,
-    filesystem_of,
-)
-from test_sweeps import name_of
+from test_atomic_sweeps import RealWhole, Whole, check_whole
 from trio.testing import MockClock
+from worlds import WHENS, cancel_everywhere, disturb_everywhere, each_in_its_own, name_of
 
 import trio_mkdir
 from trio_mkdir import (
@@ -42,8 +35,6 @@ from trio_mkdir._hidden import PREFIX
 from trio_mkdir.testing import (
     FaultyFilesystem,
     assert_nothing_leaked,
-    sweep_cancellations,
-    sweep_faults,
 )
 
 pytest_plugins = ["command_fixtures"]
@@ -381,6 +372,7 @@ async def test_paths_in_errors_are_those_at_which_things_were_going_to_be(
     assert seen(double) == []
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "number", [errno.EIO, errno.EBUSY, errno.EEXIST, errno.EINVAL, errno.ENOENT]
 )
@@ -664,6 +656,7 @@ def expected(scenario: Scenario) -> tuple[type[Exception], ...]:
     return (MkdirError,) if scenario in FAILING else ()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("scenario", "delay"),
     [
@@ -681,35 +674,26 @@ async def test_cancelled_at_any_point_it_is_whole_or_nothing(
             world.filesystem.delay("*", "*", delay, when="after")
         return world
 
-    summary = await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario),
-        setup=setup,
-        check=check_whole,
-        expected=expected(scenario),
+    summary = await cancel_everywhere(
+        scenario, setup, check=check_whole, expected=expected(scenario)
     )
     assert summary.cancelled > 3
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("scenario", [many, many_that_fail], ids=name_of)
 async def test_cancelled_at_any_point_with_threads_on_the_real_filesystem(
     scenario: Scenario, tmp_path: Path
 ) -> None:
-    numbers = itertools.count()
+    setup = each_in_its_own(tmp_path, lambda root: RealManyWhole(root, 0.002))
 
-    def setup() -> RealManyWhole:
-        root = tmp_path / str(next(numbers))
-        root.mkdir()
-        return RealManyWhole(root, 0.002)
-
-    summary = await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario),
-        setup=setup,
-        check=check_whole,
-        expected=expected(scenario),
+    summary = await cancel_everywhere(
+        scenario, setup, check=check_whole, expected=expected(scenario)
     )
     assert summary.cancelled > 1
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=name_of)
 @pytest.mark.parametrize(
     ("number", "lost_reply"),
@@ -721,26 +705,11 @@ async def test_cancelled_at_any_point_with_threads_on_the_real_filesystem(
 async def test_a_fault_at_any_operation_leaves_it_whole_or_nothing(
     scenario: Scenario, number: int, lost_reply: bool, autojump_clock: MockClock
 ) -> None:
-    await sweep_faults(
-        partial(run_and_leave_nothing, scenario),
-        filesystem_of,
-        errno=number,
-        lost_reply=lost_reply,
-        setup=ManyWhole,
-        check=check,
-        faults=1,
-    )
+    await disturb_everywhere(scenario, number, ManyWhole, lost_reply=lost_reply)
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EEXIST], ids=errno.errorcode.get)
 async def test_what_is_gone_or_taken_for_a_moment_is_made_again(
     number: int, autojump_clock: MockClock
 ) -> None:
-    await sweep_faults(
-        partial(run_and_leave_nothing, many),
-        filesystem_of,
-        errno=number,
-        operations={"mkdir", "rename"},
-        setup=ManyWhole,
-        check=check,
-    )
+    await disturb_everywhere(many, number, ManyWhole, operations={"mkdir", "rename"}, faults=2)

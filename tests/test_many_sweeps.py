@@ -14,19 +14,18 @@ from typing import Any, NoReturn
 
 import pytest
 import trio
-from test_sweeps import (
+from trio.testing import MockClock
+from worlds import (
     PASSING,
     RealWorld,
     Scenario,
     World,
-    check,
-    check_whole,
+    cancel_everywhere,
+    disturb_everywhere,
+    each_in_its_own,
     each_scenario,
-    filesystem_of,
     name_of,
-    run_and_leave_nothing,
 )
-from trio.testing import MockClock
 
 import trio_mkdir
 from trio_mkdir import MkdirError, makedirs_many
@@ -34,7 +33,7 @@ from trio_mkdir._beneath import Beneath
 from trio_mkdir._os import Confined
 from trio_mkdir._paths import AnyPath, Root
 from trio_mkdir._registry import registry
-from trio_mkdir.testing import FaultyFilesystem, sweep_cancellations, sweep_faults
+from trio_mkdir.testing import FaultyFilesystem
 
 
 def _nothing_there() -> NoReturn:
@@ -211,6 +210,7 @@ def expected(scenario: Scenario) -> tuple[type[Exception], ...]:
     return (MkdirError,) if scenario in {many_that_fail, many_that_lead_out} else ()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("scenario", "delay"),
     [*((scenario, 0.0) for scenario in SCENARIOS), (many, 0.1), (many_that_wind, 0.1)],
@@ -219,36 +219,25 @@ def expected(scenario: Scenario) -> tuple[type[Exception], ...]:
 async def test_cancelled_at_any_point_it_is_whole_or_nothing(
     scenario: Scenario, delay: float, autojump_clock: MockClock
 ) -> None:
-    summary = await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario),
-        setup=partial(Rooted, delay=delay, rollback_timeout=100.0),
-        check=check_whole,
-        expected=expected(scenario),
+    summary = await cancel_everywhere(
+        scenario, partial(Rooted, delay=delay, rollback_timeout=100.0), expected=expected(scenario)
     )
     assert summary.cancelled > 3
 
 
+@pytest.mark.sweep
 @each_scenario([many, many_that_wind, many_that_lead_out, many_beside_others])
 @pytest.mark.parametrize("observed", [False, True], ids=["in one go", "observed"])
 async def test_cancelled_at_any_point_with_threads_on_the_real_filesystem(
     scenario: Scenario, observed: bool, tmp_path: Path
 ) -> None:
-    numbers = itertools.count()
+    setup = each_in_its_own(tmp_path, lambda root: RootedOnDisk(root, 0.002, observed=observed))
 
-    def setup() -> RootedOnDisk:
-        root = tmp_path / str(next(numbers))
-        root.mkdir()
-        return RootedOnDisk(root, 0.002, observed=observed)
-
-    summary = await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario),
-        setup=setup,
-        check=check_whole,
-        expected=expected(scenario),
-    )
+    summary = await cancel_everywhere(scenario, setup, expected=expected(scenario))
     assert summary.cancelled > 1
 
 
+@pytest.mark.sweep
 @each_scenario(SCENARIOS)
 @pytest.mark.parametrize(
     ("number", "lost_reply"),
@@ -257,34 +246,15 @@ async def test_cancelled_at_any_point_with_threads_on_the_real_filesystem(
 async def test_a_fault_at_any_operation_leaves_it_whole_or_nothing(
     scenario: Scenario, number: int, lost_reply: bool, autojump_clock: MockClock
 ) -> None:
-    await sweep_faults(
-        partial(run_and_leave_nothing, scenario),
-        filesystem_of,
-        errno=number,
-        lost_reply=lost_reply,
-        setup=Rooted,
-        check=check,
-        faults=1,
-    )
+    await disturb_everywhere(scenario, number, Rooted, lost_reply=lost_reply)
 
 
+@pytest.mark.sweep
 @each_scenario([many, many_that_wind, many_in_nested_nurseries])
 @pytest.mark.parametrize("number", [errno.EBUSY, errno.EIO], ids=errno.errorcode.get)
 async def test_a_fault_at_any_operation_with_threads_on_the_real_filesystem(
     scenario: Scenario, number: int, tmp_path: Path
 ) -> None:
-    numbers = itertools.count()
+    setup = each_in_its_own(tmp_path, lambda root: RootedOnDisk(root, 0.0, observed=True))
 
-    def setup() -> RootedOnDisk:
-        root = tmp_path / str(next(numbers))
-        root.mkdir()
-        return RootedOnDisk(root, 0.0, observed=True)
-
-    await sweep_faults(
-        partial(run_and_leave_nothing, scenario),
-        filesystem_of,
-        errno=number,
-        setup=setup,
-        check=check,
-        faults=1,
-    )
+    await disturb_everywhere(scenario, number, setup)

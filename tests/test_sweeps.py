@@ -9,25 +9,31 @@ from __future__ import annotations
 
 import errno
 import itertools
-import os
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
+from worlds import (
+    PASSING,
+    RealWorld,
+    Scenario,
+    Unobserved,
+    World,
+    cancel_everywhere,
+    check,
+    disturb_everywhere,
+    each_in_its_own,
+    each_scenario,
+    name_of,
+)
 
 import trio_mkdir
 from trio_mkdir import (
-    Kept,
     MkdirError,
     Policy,
     RollbackError,
-    RollbackNursery,
-    makedirs,
-    makedirs_many,
     mkdir,
 )
 from trio_mkdir.testing import (
@@ -35,7 +41,6 @@ from trio_mkdir.testing import (
     Outcome,
     SweepFailed,
     SweepSummary,
-    assert_nothing_leaked,
     sweep_cancellations,
     sweep_faults,
 )
@@ -414,122 +419,6 @@ class TestSweepingFaults:
 # The proof
 
 
-class World:
-    """A tree, what was asked for in it, and what became of that."""
-
-    def __init__(self, *, threads: bool = False, **options: object) -> None:
-        self.filesystem = FaultyFilesystem(threads=threads)
-        self.root = "/srv"
-        self.filesystem.memory.add_directory("/srv/there")
-        self.filesystem.memory.add_file("/srv/file")
-        self._begin(filesystem=self.filesystem, **options)
-
-    def _begin(self, **options: object) -> None:
-        # Without a budget, which many runs would use up together.
-        self.policy = Policy(observers=[self._observe], budget=None, **options)  # type: ignore[arg-type]
-        self.before = self.tree()
-        self.succeeded: set[str] = set()
-        self.refused: set[str] = set()
-        """What could not be undone because the filesystem said no, and so is told of."""
-
-    def _observe(self, event: trio_mkdir.Event) -> None:
-        if isinstance(event, Kept) and (event.errno is not None or "may be ours" in event.why):
-            self.refused.add(os.fsdecode(event.path))
-
-    def tree(self) -> set[str]:
-        return set(self.filesystem.memory.paths())
-
-    def path(self, name: str) -> str:
-        return f"{self.root}/{name}"
-
-    async def makedirs(self, name: str, *, exist_ok: bool = False) -> None:
-        await makedirs(self.path(name), exist_ok=exist_ok, policy=self.policy)
-        self.succeeded.add(self.path(name))
-
-    async def makedirs_many(self, *names: str, exist_ok: bool = False) -> None:
-        paths = [self.path(name) for name in names]
-        await makedirs_many(paths, exist_ok=exist_ok, concurrency=3, policy=self.policy)
-        self.succeed(*names)
-
-    async def mkdir(self, name: str) -> None:
-        await mkdir(self.path(name), policy=self.policy)
-        self.succeeded.add(self.path(name))
-
-    def nursery(self) -> AbstractAsyncContextManager[RollbackNursery]:
-        return trio_mkdir.open_rollback_nursery(policy=self.policy)
-
-    def succeed(self, *names: str) -> None:
-        self.succeeded |= {self.path(name) for name in names}
-
-    def check(self) -> None:
-        """What stood before plus the whole path of every success, and what was refused."""
-        tree = self.tree()
-        promised = self.before | self._with_those_above(self.succeeded)
-        assert promised <= tree, f"gone: {promised - tree}"
-        excused = self._with_those_above(self.refused)
-        assert tree <= promised | excused, f"left: {tree - promised - excused}"
-
-    def _with_those_above(self, paths: set[str]) -> set[str]:
-        found = set()
-        for path in paths:
-            above = path
-            while above != self.root:
-                found.add(above)
-                above = os.path.dirname(above)
-        return found
-
-
-class RealWorld(World):
-    """The same on the real filesystem, with worker threads."""
-
-    def __init__(self, root: Path, seconds: float) -> None:
-        self.filesystem = FaultyFilesystem.wrap()
-        self.root = str(root)
-        (root / "there").mkdir()
-        (root / "file").touch()
-        if seconds:
-            self.filesystem.delay("*", "*", seconds, when="after")
-            self._begin(filesystem=self.filesystem)
-        else:
-            self._begin()
-
-    def tree(self) -> set[str]:
-        return {str(path) for path in Path(self.root).rglob("*")}
-
-
-class Unobserved(World):
-    """Nobody wants to know of each system call, so that many directories are made in one go.
-
-    What could not be undone is known from the log.
-    """
-
-    def __init__(self, root: Path | None = None) -> None:
-        super().__init__(threads=True)
-        if root is not None:
-            self.filesystem = FaultyFilesystem.wrap()
-            self.root = str(root)
-            (root / "there").mkdir()
-            (root / "file").touch()
-        self.policy = Policy(filesystem=self.filesystem, budget=None)
-        self.before = self.tree()
-
-    def tree(self) -> set[str]:
-        if self.root == "/srv":
-            return super().tree()
-        return {str(path) for path in Path(self.root).rglob("*")}
-
-    def hear(self, caplog: pytest.LogCaptureFixture) -> None:
-        for record in caplog.records:
-            told = vars(record)
-            why = str(told.get("trio_mkdir_why", ""))
-            if told.get("trio_mkdir_errno") is not None or "may be ours" in why:
-                self.refused.add(os.fsdecode(told["trio_mkdir_path"]))
-        caplog.clear()
-
-
-Scenario = Callable[[World], Awaitable[object]]
-
-
 async def one_call(world: World) -> None:
     await world.makedirs("a/b/c")
 
@@ -669,51 +558,21 @@ SCENARIOS: list[Scenario] = [
 QUICK: list[Scenario] = [one_call, a_rollback_nursery, concurrent_calls_of_which_some_fail, many]
 
 
-def name_of(value: object) -> object:
-    return getattr(value, "__name__", value)
-
-
-def each_scenario(scenarios: Iterable[object]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("scenario", scenarios, ids=name_of)
-
-
-async def run_and_leave_nothing(scenario: Scenario, world: World) -> None:
-    async with assert_nothing_leaked(patience=100):
-        await scenario(world)
-
-
-def check(outcome: Outcome[World]) -> None:
-    outcome.state.check()
-
-
-def check_whole(outcome: Outcome[World]) -> None:
-    assert not outcome.state.refused
-    outcome.state.check()
-
-
-def filesystem_of(world: World) -> FaultyFilesystem:
-    return world.filesystem
-
-
 def expected(scenario: Scenario) -> tuple[type[Exception], ...]:
     return (MkdirError,) if scenario in {a_nursery_that_fails, many_that_fail} else ()
 
 
+@pytest.mark.sweep
 @each_scenario(SCENARIOS)
 @pytest.mark.parametrize("seed", range(3))
 async def test_cancelled_at_any_point_it_is_whole_or_nothing(
     scenario: Scenario, seed: int, autojump_clock: MockClock
 ) -> None:
-    summary = await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario),
-        setup=World,
-        check=check_whole,
-        expected=expected(scenario),
-        seed=seed,
-    )
+    summary = await cancel_everywhere(scenario, expected=expected(scenario), seed=seed)
     assert summary.cancelled > 3
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("scenario", "when"),
     [
@@ -731,14 +590,10 @@ async def test_cancelled_while_a_slow_disk_is_at_it(
         world.filesystem.delay("*", "*", 0.1, when=when)
         return world
 
-    await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario),
-        setup=setup,
-        check=check_whole,
-        expected=(*expected(scenario), RollbackError),
-    )
+    await cancel_everywhere(scenario, setup, expected=(*expected(scenario), RollbackError))
 
 
+@pytest.mark.sweep
 @each_scenario(SCENARIOS)
 async def test_cancelled_without_any_time_to_undo(
     scenario: Scenario, autojump_clock: MockClock
@@ -749,14 +604,10 @@ async def test_cancelled_without_any_time_to_undo(
         world.filesystem.delay("*", "*", 0.1)
         return world
 
-    await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario),
-        setup=setup,
-        check=check_whole,
-        expected=(*expected(scenario), RollbackError),
-    )
+    await cancel_everywhere(scenario, setup, expected=(*expected(scenario), RollbackError))
 
 
+@pytest.mark.sweep
 @each_scenario(SCENARIOS)
 @pytest.mark.parametrize("number", [errno.EBUSY, errno.ESTALE], ids=errno.errorcode.get)
 async def test_cancelled_while_it_tries_again(
@@ -769,55 +620,35 @@ async def test_cancelled_while_it_tries_again(
             world.filesystem.fail("rmdir", world.path(name), number)
         return world
 
-    await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario),
-        setup=setup,
-        check=check,
-        expected=expected(scenario),
-    )
+    await cancel_everywhere(scenario, setup, check=check, expected=expected(scenario))
 
 
+@pytest.mark.sweep
 @each_scenario(SCENARIOS)
 @pytest.mark.parametrize("seconds", [0, 0.002], ids=["quick", "slow"])
 async def test_cancelled_at_any_point_with_threads_on_the_real_filesystem(
     scenario: Scenario, seconds: float, tmp_path: Path
 ) -> None:
-    numbers = itertools.count()
+    setup = each_in_its_own(tmp_path, lambda root: RealWorld(root, seconds))
 
-    def setup() -> RealWorld:
-        root = tmp_path / str(next(numbers))
-        root.mkdir()
-        return RealWorld(root, seconds)
-
-    summary = await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario),
-        setup=setup,
-        check=check_whole,
-        expected=expected(scenario),
-    )
+    summary = await cancel_everywhere(scenario, setup, expected=expected(scenario))
     assert summary.cancelled > 1
 
 
+@pytest.mark.sweep
 @each_scenario(MANY)
 async def test_cancelled_at_any_point_while_many_are_made_in_one_go(
     scenario: Scenario, tmp_path: Path
 ) -> None:
-    numbers = itertools.count()
+    setup = each_in_its_own(tmp_path, Unobserved)
 
-    def setup() -> Unobserved:
-        root = tmp_path / str(next(numbers))
-        root.mkdir()
-        return Unobserved(root)
-
-    summary = await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario),
-        setup=setup,
-        check=lambda outcome: outcome.state.check(),
-        expected=expected(scenario),
+    summary = await cancel_everywhere(
+        scenario, setup, check=lambda outcome: outcome.state.check(), expected=expected(scenario)
     )
     assert summary.cancelled > 1
 
 
+@pytest.mark.sweep
 @each_scenario(MANY)
 @pytest.mark.parametrize(
     ("number", "lost_reply", "operations"),
@@ -841,53 +672,30 @@ async def test_a_fault_while_many_are_made_in_one_go(
         outcome.state.hear(caplog)
         outcome.state.check()
 
-    await sweep_faults(
-        partial(run_and_leave_nothing, scenario),
-        filesystem_of,
-        errno=number,
-        lost_reply=lost_reply,
-        operations=operations,
-        setup=Unobserved,
-        check=check,
-        faults=1,
+    await disturb_everywhere(
+        scenario, number, Unobserved, lost_reply=lost_reply, operations=operations, check=check
     )
 
 
-PASSING = [errno.EBUSY, errno.EIO, errno.ESTALE, errno.ETIMEDOUT]
-"""What is answered where a reply was lost, and perhaps where none was."""
-
-
+@pytest.mark.sweep
 @each_scenario(SCENARIOS)
 @pytest.mark.parametrize("number", [*PASSING, errno.EACCES, errno.ENOSPC], ids=errno.errorcode.get)
 async def test_a_fault_at_any_operation_leaves_it_whole_or_nothing(
     scenario: Scenario, number: int, autojump_clock: MockClock
 ) -> None:
-    await sweep_faults(
-        partial(run_and_leave_nothing, scenario),
-        filesystem_of,
-        errno=number,
-        setup=World,
-        check=check,
-        faults=1,
-    )
+    await disturb_everywhere(scenario, number)
 
 
+@pytest.mark.sweep
 @each_scenario(SCENARIOS)
 @pytest.mark.parametrize("number", PASSING, ids=errno.errorcode.get)
 async def test_a_lost_reply_to_any_operation_leaves_it_whole_or_nothing(
     scenario: Scenario, number: int, autojump_clock: MockClock
 ) -> None:
-    await sweep_faults(
-        partial(run_and_leave_nothing, scenario),
-        filesystem_of,
-        errno=number,
-        lost_reply=True,
-        setup=World,
-        check=check,
-        faults=1,
-    )
+    await disturb_everywhere(scenario, number, lost_reply=True)
 
 
+@pytest.mark.sweep
 @each_scenario(QUICK)
 async def test_cancelled_while_a_reply_is_lost(
     scenario: Scenario, autojump_clock: MockClock
@@ -897,39 +705,24 @@ async def test_cancelled_while_a_reply_is_lost(
         world.filesystem.lose_reply("mkdir", world.path("a"), errno.EIO)
         return world
 
-    await sweep_cancellations(
-        partial(run_and_leave_nothing, scenario), setup=setup, check=check, expected=MkdirError
-    )
+    await cancel_everywhere(scenario, setup, check=check, expected=MkdirError)
 
 
 @each_scenario(SCENARIOS)
 async def test_a_parent_that_is_gone_for_a_moment_is_made_again(
     scenario: Scenario, autojump_clock: MockClock
 ) -> None:
-    await sweep_faults(
-        partial(run_and_leave_nothing, scenario),
-        filesystem_of,
-        errno=errno.ENOENT,
-        operations={"mkdir"},
-        setup=World,
-        check=check,
-    )
+    await disturb_everywhere(scenario, errno.ENOENT, operations={"mkdir"}, faults=2)
 
 
+@pytest.mark.sweep
 @each_scenario(QUICK)
 @pytest.mark.parametrize("number", [errno.EBUSY, errno.EIO], ids=errno.errorcode.get)
 @pytest.mark.parametrize("lost_reply", [False, True], ids=["refused", "lost reply"])
 async def test_a_second_fault_while_the_first_one_is_undone(
     scenario: Scenario, number: int, lost_reply: bool, autojump_clock: MockClock
 ) -> None:
-    await sweep_faults(
-        partial(run_and_leave_nothing, scenario),
-        filesystem_of,
-        errno=number,
-        lost_reply=lost_reply,
-        setup=World,
-        check=check,
-    )
+    await disturb_everywhere(scenario, number, lost_reply=lost_reply, faults=2)
 
 
 class Neighbours:
@@ -966,6 +759,7 @@ async def neighbour_that_gives_up(world: World) -> None:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.sweep
 @each_scenario([one_call, a_rollback_nursery, nested_nurseries, many])
 @pytest.mark.parametrize("seed", range(5))
 async def test_cancelled_at_any_point_it_hurts_nobody_else(
