@@ -9,14 +9,14 @@ from typing import Any
 from trio_mkdir._paths import AnyPath
 from trio_mkdir._registry import registry
 from trio_mkdir.testing import MemoryFilesystem
-from trio_mkdir.testing._memory import _Node, _OpenNode, _status  # pyright: ignore[reportPrivateUsage]
+from trio_mkdir.testing._nodes import Node, OpenNode
 
 
-class _Written(_OpenNode):
+class _Written(OpenNode):
     """An open directory of a `Volatile`."""
 
-    def __init__(self, node: _Node, disk: dict[_Node, dict[str, _Node]]) -> None:
-        super().__init__(node, _status)
+    def __init__(self, node: Node, disk: dict[Node, dict[str, Node]]) -> None:
+        super().__init__(node)
         self._disk = disk
 
     def fsync(self) -> None:
@@ -32,7 +32,7 @@ class Volatile(MemoryFilesystem):
 
     def __init__(self) -> None:
         super().__init__()
-        self._disk: dict[_Node, dict[str, _Node]] = {}
+        self._disk: dict[Node, dict[str, Node]] = {}
         self.write_all()
 
     def write_all(self) -> None:
@@ -48,7 +48,7 @@ class Volatile(MemoryFilesystem):
     def open(self, path: AnyPath) -> _Written:
         with self._asked_for(path) as text:
             opened = super().open(text)
-            assert isinstance(opened, _OpenNode)
+            assert isinstance(opened, OpenNode)
             return _Written(opened._node, self._disk)
 
     def after_power_cut(self) -> set[str]:
@@ -56,7 +56,7 @@ class Volatile(MemoryFilesystem):
         with self._lock:
             return set(self._on_disk("", self._root))
 
-    def _on_disk(self, path: str, node: _Node) -> Iterator[str]:
+    def _on_disk(self, path: str, node: Node) -> Iterator[str]:
         for name, child in self._disk[node].items():
             if child in self._disk:  # otherwise it is a name of nothing
                 yield f"{path}/{name}"

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import errno
-import heapq
-import itertools
 import os
 import stat
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NoReturn
-
-from trio_mkdir._acl import ACCESS, after_chmod, mode_under
+from typing import TYPE_CHECKING, Final
 
 from ._mount_points import MountPoints, new_mount
+from ._nodes import Device, Node, OpenNode, refuse, status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Hashable, Iterator
+    from collections.abc import Generator, Hashable, Iterator
 
     from trio_mkdir._mounts import Mount
     from trio_mkdir._os import Directory
@@ -28,107 +25,6 @@ _MOST_LINKS: Final = 40
 """Symbolic links that Linux follows in one path, path_resolution(7)."""
 _MKDIR_MODE: Final = 0o1777
 """What mkdir(2) takes of its mode: no setuid and no setgid."""
-
-_devices = itertools.count(-1, -1)  # the kernel's are never negative
-
-
-def _refuse(number: int) -> NoReturn:
-    raise OSError(number, os.strerror(number))
-
-
-class _Node:
-    """A directory, a file (``children`` stays empty) or a symbolic link."""
-
-    __slots__ = ("children", "cover", "device", "inode", "link", "mode", "owner", "xattrs")
-
-    def __init__(self, device: _Device, inode: int, mode: int, link: str = "") -> None:
-        self.device = device
-        self.inode = inode
-        self.mode = mode
-        self.link = link
-        self.owner: tuple[int, int] = (0, 0)
-        self.xattrs: dict[str, bytes] = {}
-        self.children: dict[str, _Node] = {}
-        self.cover: _Node | None = None  # the root of what is mounted here
-
-    @property
-    def visible(self) -> _Node:
-        node = self
-        while node.cover is not None:
-            node = node.cover
-        return node
-
-    @property
-    def is_directory(self) -> bool:
-        return stat.S_ISDIR(self.mode)
-
-
-class _Device:
-    """One filesystem, with its inode numbers."""
-
-    def __init__(self, *, reuse_inodes: bool) -> None:
-        self.number = next(_devices)
-        self._reuse = reuse_inodes
-        self._fresh = itertools.count(2)
-        self._free: list[int] = []
-        self.root = _Node(self, 1, stat.S_IFDIR | 0o755)
-
-    def node(self, mode: int, link: str = "") -> _Node:
-        inode = heapq.heappop(self._free) if self._free else next(self._fresh)
-        return _Node(self, inode, mode, link)
-
-    def free(self, node: _Node) -> None:
-        if self._reuse:
-            heapq.heappush(self._free, node.inode)
-        for child in node.children.values():
-            self.free(child)
-
-
-class _OpenNode:
-    """A directory that is open; nobody is asked for permission, and nothing is ever lost."""
-
-    def __init__(self, node: _Node, status: Callable[[_Node], os.stat_result]) -> None:
-        self._node = node
-        self._status = status
-
-    def stat(self) -> os.stat_result:
-        return self._status(self._node)
-
-    def chmod(self, mode: int) -> None:
-        self._node.mode = stat.S_IFMT(self._node.mode) | mode
-        if ACCESS in self._node.xattrs:
-            self._node.xattrs[ACCESS] = after_chmod(self._node.xattrs[ACCESS], mode)
-
-    def chown(self, uid: int, gid: int) -> None:
-        before = self._node.owner
-        self._node.owner = (
-            before[0] if uid == -1 else uid,
-            before[1] if gid == -1 else gid,
-        )
-
-    def listxattr(self) -> list[str]:
-        return list(self._node.xattrs)
-
-    def getxattr(self, name: str) -> bytes:
-        try:
-            return self._node.xattrs[name]
-        except KeyError:
-            _refuse(errno.ENODATA)
-
-    def setxattr(self, name: str, value: bytes) -> None:
-        self._node.xattrs[name] = value
-        if name == ACCESS:
-            self._node.mode = self._node.mode & ~0o777 | mode_under(value, 0o777)
-
-    def removexattr(self, name: str) -> None:
-        self.getxattr(name)
-        del self._node.xattrs[name]
-
-    def fsync(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class MemoryFilesystem:
@@ -153,9 +49,9 @@ class MemoryFilesystem:
         self._lock = threading.RLock()
         self._umask = umask
         self._reuse = reuse_inodes
-        self._root = _Device(reuse_inodes=reuse_inodes).root
+        self._root = Device(reuse_inodes=reuse_inodes).root
         self._mounts = MountPoints()
-        self._covered: dict[Mount, _Node] = {}
+        self._covered: dict[Mount, Node] = {}
         self._users = {"root": 0}
         self._groups = {"root": 0}
         self._mount = new_mount("/", type="memory", source="trio_mkdir.testing", options="rw")
@@ -180,7 +76,7 @@ class MemoryFilesystem:
         with self._lock:
             return sorted(self._below("", self._root))
 
-    def _below(self, path: str, node: _Node) -> Iterator[str]:
+    def _below(self, path: str, node: Node) -> Iterator[str]:
         for name, child in node.visible.children.items():
             yield f"{path}/{name}"
             yield from self._below(f"{path}/{name}", child)
@@ -241,11 +137,11 @@ class MemoryFilesystem:
             self._child(parent, name)
             to, new_name = self._parent(new)
             if new_name in to.children:
-                _refuse(errno.EEXIST)
+                refuse(errno.EEXIST)
             if parent.device is not to.device:
-                _refuse(errno.EXDEV)
+                refuse(errno.EXDEV)
             if f"{new}/".startswith(f"{text}/"):
-                _refuse(errno.EINVAL)  # into itself
+                refuse(errno.EINVAL)  # into itself
             to.children[new_name] = parent.children.pop(name)
 
     def mount_at(
@@ -267,9 +163,9 @@ class MemoryFilesystem:
         with self._asked_for(point) as text:
             node = self._find(text)
             if not node.is_directory:
-                _refuse(errno.ENOTDIR)
+                refuse(errno.ENOTDIR)
             mount = self._mounts.add(point, type=type, source=source, options=options)
-            node.cover = _Device(reuse_inodes=self._reuse).root
+            node.cover = Device(reuse_inodes=self._reuse).root
             self._covered[mount] = node
             return mount
 
@@ -304,15 +200,15 @@ class MemoryFilesystem:
             last = text.rstrip("/").rpartition("/")[2]
             if last in {"", ".", ".."}:
                 self._find(text)
-                _refuse({"": errno.EBUSY, ".": errno.EINVAL}.get(last, errno.ENOTEMPTY))
+                refuse({"": errno.EBUSY, ".": errno.EINVAL}.get(last, errno.ENOTEMPTY))
             parent, name = self._parent(text)
             node = self._child(parent, name)
             if not node.is_directory:
-                _refuse(errno.ENOTDIR)
+                refuse(errno.ENOTDIR)
             if node.cover is not None:
-                _refuse(errno.EBUSY)
+                refuse(errno.EBUSY)
             if node.children:
-                _refuse(errno.ENOTEMPTY)
+                refuse(errno.ENOTEMPTY)
             del parent.children[name]
             node.device.free(node)
 
@@ -334,8 +230,8 @@ class MemoryFilesystem:
         with self._asked_for(path) as text:
             node = self._find(text, follow=False)
             if not node.is_directory:
-                _refuse(errno.ENOTDIR)
-            return _OpenNode(node, _status)
+                refuse(errno.ENOTDIR)
+            return OpenNode(node)
 
     def umask(self) -> int:
         """The one that it was given."""
@@ -360,34 +256,34 @@ class MemoryFilesystem:
 
     def _status(self, path: AnyPath, *, follow: bool) -> os.stat_result:
         with self._asked_for(path) as text:
-            return _status(self._find(text, follow=follow))
+            return status_of(self._find(text, follow=follow))
 
     def _add(self, path: str, mode: int, link: str = "") -> None:
         if path.rstrip("/").rpartition("/")[2] in {"", ".", ".."}:
             self._find(path)
-            _refuse(errno.EEXIST)
+            refuse(errno.EEXIST)
         parent, name = self._parent(path)
         if name in parent.children:
-            _refuse(errno.EEXIST)
+            refuse(errno.EEXIST)
         if stat.S_ISDIR(mode):
             mode |= parent.mode & stat.S_ISGID
         node = parent.children[name] = parent.device.node(mode, link)
         if parent.mode & stat.S_ISGID:
             node.owner = 0, parent.owner[1]
 
-    def _parent(self, path: str) -> tuple[_Node, str]:
+    def _parent(self, path: str) -> tuple[Node, str]:
         """The directory in which ``path`` is the last name, and that name."""
         _check_length(path, _LONGEST_PATH)
         above, _, name = path.rstrip("/").rpartition("/")
         parent = self._find(above or "/")
         if not parent.is_directory:
-            _refuse(errno.ENOTDIR)
+            refuse(errno.ENOTDIR)
         _check_length(name, _LONGEST_NAME)
         return parent, name
 
-    def _find(self, path: str, *, follow: bool = True) -> _Node:
+    def _find(self, path: str, *, follow: bool = True) -> Node:
         if not path:
-            _refuse(errno.ENOENT)
+            refuse(errno.ENOENT)
         _check_length(path, _LONGEST_PATH)
         names = _names(path)
         trail = [self._root.visible]
@@ -400,7 +296,7 @@ class MemoryFilesystem:
             if child.link and (follow or names):
                 links += 1
                 if links > _MOST_LINKS:
-                    _refuse(errno.ELOOP)
+                    refuse(errno.ELOOP)
                 names = _names(child.link) + names
                 if child.link.startswith("/"):
                     del trail[1:]
@@ -409,9 +305,9 @@ class MemoryFilesystem:
         return trail[-1]
 
     @staticmethod
-    def _child(node: _Node, name: str, trail: list[_Node] | None = None) -> _Node:
+    def _child(node: Node, name: str, trail: list[Node] | None = None) -> Node:
         if not node.is_directory:
-            _refuse(errno.ENOTDIR)
+            refuse(errno.ENOTDIR)
         if trail is not None and name in {"", ".", ".."}:
             if name == ".." and len(trail) > 1:
                 trail.pop()
@@ -420,20 +316,13 @@ class MemoryFilesystem:
         try:
             child = node.children[name]
         except KeyError:
-            _refuse(errno.ENOENT)
+            refuse(errno.ENOENT)
         return child.visible if trail is not None else child
-
-
-def _status(node: _Node) -> os.stat_result:
-    children = node.children.values()
-    links = 2 + sum(child.is_directory for child in children) if node.is_directory else 1
-    device = node.device.number
-    return os.stat_result((node.mode, node.inode, device, links, *node.owner, 0, 0, 0, 0))
 
 
 def _check_length(text: str, longest: int) -> None:
     if len(os.fsencode(text)) > longest:
-        _refuse(errno.ENAMETOOLONG)
+        refuse(errno.ENAMETOOLONG)
 
 
 def _names(path: str) -> list[str]:
