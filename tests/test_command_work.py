@@ -20,7 +20,7 @@ import trio
 from command import LONG, Front, Here
 
 import trio_mkdir
-from trio_mkdir._command import _options, _voice, _work
+from trio_mkdir._command import _options, _sentences, _voice, _work
 from trio_mkdir._command._modes import Plan
 
 if sys.version_info < (3, 11):
@@ -229,7 +229,7 @@ class TestHeld:
     def test_look_that_is_stuck_does_not_keep_the_command(
         self, here: Here, monkeypatch: pytest.MonkeyPatch, held: Callable[..., Any]
     ) -> None:
-        monkeypatch.setattr(_work, "obstacle", held)
+        monkeypatch.setattr(_sentences, "obstacle", held)
         error = trio_mkdir.MkdirError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "m/x")
         assert Library(error).run(here, monkeypatch, "-p", "--step-timeout", "0.01") == [
             "trio-mkdir: cannot create directory 'm/x': Not a directory"

@@ -295,9 +295,10 @@ async def test_if_it_fails_otherwise_so_does_the_call(volatile: Volatile) -> Non
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(makedirs, "/srv/other/x", policy=policy))
         await hold.wait_arrived()
-        with pytest.raises(MkdirError, match="'/srv'"):
+        with pytest.raises(MkdirError, match="'/srv'") as caught:
             await makedirs("/srv/there/b", durable=True, policy=policy)
         hold.release()
+    assert caught.value.operation == "fsync"
     assert new(volatile) == []
 
 

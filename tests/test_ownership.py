@@ -410,8 +410,9 @@ async def test_a_change_that_the_server_only_says_it_made_is_an_error(
     with pytest.raises(PermissionError) as caught:
         await makedirs(place / "a/b", 0o2755, exact_mode=True, policy=Policy(filesystem=filesystem))
     assert isinstance(caught.value, MkdirError)
+    assert caught.value.operation == "chmod"
     assert caught.value.__notes__[-1] == (
-        f"changed: it is {left:#06o} 0:0 after a change to 0o2755 0:0{why}"
+        f"chmod did something else: it is {left:#06o} 0:0 after a change to 0o2755 0:0{why}"
     )
     assert os.listdir(place) == []
 

@@ -147,7 +147,10 @@ class Attempts:
         operation = visit.operation
         path = self.place if operation is None else operation[1]
         self.recorder.tell(StepTimedOut, path, self.policy.step_timeout)
-        await self.try_again(Failed(errno.ETIMEDOUT, path, RootCause.TIMED_OUT), StepTimeout)
+        late = Failed(errno.ETIMEDOUT, path, RootCause.TIMED_OUT)
+        if operation is not None:
+            late.operation = operation[0]
+        await self.try_again(late, StepTimeout)
 
     async def wait_removed(self, removal: BeingRemoved) -> None:
         """Another call is removing a directory on our path; look again when it has."""
@@ -225,6 +228,7 @@ class Attempts:
         """What to raise for ``failure``."""
         path = self.as_given(failure.path)
         error = mkdir_error(failure.number, path, failure.cause, self.mount, kind=kind)
+        error.operation = failure.operation
         where: Mount | MountStatistics = self.mount
         if isinstance(error, (StepTimeout, MountStalled)):
             error.statistics = where = statistics_on(self.workers, self.mount)

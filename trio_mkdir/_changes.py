@@ -106,7 +106,9 @@ class Changing:
                 directory.close()
         except OSError as error:
             number = error.errno or errno.EIO
-            raise Failed(number, path, note=getattr(error, "doing", "")) from None
+            note = getattr(error, "doing", "")
+            what = getattr(error, "operation", "open")
+            raise Failed(number, path, note=note, operation=what) from None
 
     def _change(self, directory: Directory, wanted: Metadata) -> Program:
         path, transaction = self._path, self._transaction

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ._transaction import Transaction
     from ._walk import Program
 
-UNWRITTEN: Final = "it could not be written to the disk, by fsync(2), as durable= asks for"
+_UNWRITTEN: Final = "it could not be written to the disk, by fsync(2), as durable= asks for"
 
 
 def sync(made: Sequence[Item], transaction: Transaction) -> Program:
@@ -115,13 +115,13 @@ def _write(path: AnyPath, via: Filesystem) -> Program:
     cause = root_cause(number)
     if cause is RootCause.MISSING:
         raise Failed(number, path, RootCause.VANISHED)
-    note = UNWRITTEN
+    note = _UNWRITTEN
     if number == errno.EINVAL:
-        raise Failed(number, path, RootCause.OTHER, f"{note}: its filesystem has no such thing")
+        cause, note = RootCause.OTHER, f"{note}: its filesystem has no such thing"
     if cause is RootCause.NOT_PERMITTED:
         yield "stat", path
         try:
             note += f": that needs permission to read, and {who_may_write(path, via.stat(path))}"
         except OSError as error:
             note += f": its permissions cannot be told: {error.strerror}"
-    raise Failed(number, path, cause, note)
+    raise Failed(number, path, cause, note, operation="fsync")

@@ -33,6 +33,9 @@ class MkdirError(OSError):
     """What was tried, undone and left."""
     mount: Mount | None = None
     """The mount on which it happened, if the mount table tells."""
+    operation: str = "mkdir"
+    """What could not be done at that path: ``"mkdir"``, or ``"chown"``, ``"chmod"``, ``"fsync"``
+    and so on where more is asked for. Of a `StepTimeout`, the system call that has not returned."""
 
     __notes__: list[str]
 

@@ -1,7 +1,7 @@
 """Owner, group, mode and extended attributes of one open directory: read, changed, put back.
 
-Programs, as in `_walk`, that raise OSError as the system calls do; what was being done is in the
-``doing`` of a `Refused`.
+Programs, as in `_walk`, that raise OSError as the system calls do; what was being done is in a
+`Refused`.
 
 A change first takes away whatever is not to stay, then changes the owner and the attributes, and
 gives what is to be added last. So at no moment has anybody more access than before or after it.
@@ -53,15 +53,18 @@ class Metadata:
 class Refused(OSError):
     """A system call's answer to a change."""
 
+    operation: str = ""
+    """What was to be done,"""
     doing: str = ""
-    """What was to be done."""
+    """and how."""
 
 
-def refused(error: OSError, doing: str) -> Refused:
+def refused(error: OSError, operation: str, details: str = "") -> Refused:
     """``error``, and what was to be done."""
     number = error.errno or errno.EIO
     refusal = Refused(number, os.strerror(number), error.filename)
-    refusal.doing = doing
+    refusal.operation = operation
+    refusal.doing = f"{operation} {details}".rstrip()
     return refusal
 
 
@@ -109,7 +112,7 @@ def attribute(
     except OSError as error:
         if error.errno in _NONE:
             return None
-        raise refused(error, f"getxattr {name}") from None
+        raise refused(error, "getxattr", name) from None
 
 
 def template(directory: Directory, path: AnyPath) -> Generator[Operation, None, Metadata]:
@@ -165,7 +168,7 @@ def change(
                 -1 if gid == found.gid else gid,
             )
         except OSError as error:
-            raise refused(error, f"chown from {found.uid}:{found.gid} to {uid}:{gid}") from None
+            raise refused(error, "chown", f"from {found.uid}:{found.gid} to {uid}:{gid}") from None
     left = yield from _set(directory, path, pending, now)
     if now != mode or ACCESS in pending:
         yield from _chmod(directory, path, mode)
@@ -193,7 +196,7 @@ def _set(
                 continue  # it is not there
             if not name.startswith(_FOR_THE_SYSTEM) or error.errno not in _MAY_NOT:
                 what = "removexattr" if value is None else "setxattr"
-                raise refused(error, f"{what} {name}") from None
+                raise refused(error, what, name) from None
             left.append((name, error.errno))
     return left
 
@@ -203,7 +206,7 @@ def _chmod(directory: Directory, path: AnyPath, mode: int) -> Generator[Operatio
     try:
         directory.chmod(mode)
     except OSError as error:
-        raise refused(error, f"chmod to {mode:#06o}") from None
+        raise refused(error, "chmod", f"to {mode:#06o}") from None
 
 
 def _check(
@@ -217,13 +220,13 @@ def _check(
     others = shared and not dropped and seen != _without_attributes(before)
     if seen == _without_attributes(wanted) or others:
         return
-    doing = (
-        f"changed: it is {found.mode:#06o} {found.uid}:{found.gid} after a change to"
+    details = (
+        f"did something else: it is {found.mode:#06o} {found.uid}:{found.gid} after a change to"
         f" {wanted.mode:#06o} {wanted.uid}:{wanted.gid}"
     )
     if (found.mode ^ wanted.mode) & stat.S_ISGID:
-        doing += "; the set-group-ID bit is only kept for who is in the group, chmod(2)"
-    raise refused(OSError(errno.EPERM, os.strerror(errno.EPERM)), doing)
+        details += "; the set-group-ID bit is only kept for who is in the group, chmod(2)"
+    raise refused(OSError(errno.EPERM, os.strerror(errno.EPERM)), "chmod", details)
 
 
 def _without_attributes(metadata: Metadata) -> tuple[int, int, int]:

@@ -122,7 +122,9 @@ def read_template(
             directory.close()
     except OSError as error:
         note = f"template: it is what `{option}` names"
-        raise _failed(error, path, note, vanished=False) from None
+        failure = _failed(error, path, note, vanished=False)
+        failure.operation = getattr(error, "operation", "open")
+        raise failure from None
 
 
 def check_whose(transaction: Transaction) -> Program:
@@ -310,5 +312,5 @@ def _failed(error: OSError, path: AnyPath, note: str = "", *, vanished: bool = T
     number, cause = error.errno or errno.EIO, None
     if vanished and number in {errno.ENOENT, errno.ENOTDIR}:
         number, cause = errno.ENOENT, RootCause.VANISHED
-    doing = getattr(error, "doing", "")
-    return Failed(number, path, cause, "; ".join(filter(None, [note, doing])))
+    note = "; ".join(filter(None, [note, getattr(error, "doing", "")]))
+    return Failed(number, path, cause, note, operation=getattr(error, "operation", "mkdir"))

@@ -55,13 +55,20 @@ class Failed(Exception):
     """A system call's answer that the policy has to decide about."""
 
     def __init__(
-        self, number: int, path: AnyPath, cause: RootCause | None = None, note: str = ""
+        self,
+        number: int,
+        path: AnyPath,
+        cause: RootCause | None = None,
+        note: str = "",
+        *,
+        operation: str = "mkdir",
     ) -> None:
         super().__init__(number, path)
         self.number = number
         self.path = path
         self.cause = root_cause(number) if cause is None else cause
         self.note = note
+        self.operation = operation
 
     def undoes(self, walk: Walk) -> bool:
         """Whether what ``walk`` has seen is not so any more."""

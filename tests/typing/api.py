@@ -199,6 +199,7 @@ async def check_errors() -> None:
         assert_type(error.root_cause, RootCause)
         assert_type(error.report, Report)
         assert_type(error.mount, Mount | None)
+        assert_type(error.operation, str)
         as_oserror: OSError = error
         assert_type(as_oserror.errno, int | None)
 

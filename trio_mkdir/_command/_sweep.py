@@ -11,6 +11,13 @@ from typing import NamedTuple, Protocol
 
 from trio_mkdir._hidden import maker_of
 
+from ._quoting import quote, quote_for_shell
+from ._voice import FAILED
+
+TYPE_CHECKING = False  # type checkers know the name; importing typing for it would cost time
+if TYPE_CHECKING:
+    from ._voice import Voice
+
 _IN_USE = {errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY}
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -30,6 +37,33 @@ class Told(Protocol):
     def goes_on(self) -> bool:
         """Whether anybody waits."""
         ...
+
+
+class Sweeping:
+    """Says what becomes of what is hidden."""
+
+    def __init__(self, voice: Voice, *, verbose: bool) -> None:
+        self._voice = voice
+        self._verbose = verbose
+        self.status = 0
+        self.is_over = False
+
+    def goes_on(self) -> bool:
+        return not self.is_over
+
+    def removed(self, path: str) -> None:
+        if self._verbose:
+            name = quote_for_shell(path)
+            self._voice.out(f"{self._voice.program}: removed directory {name}\n")
+
+    def left(self, path: str, why: str) -> None:
+        if self._verbose:
+            name = quote_for_shell(path)
+            self._voice.out(f"{self._voice.program}: left directory {name}: {why}\n")
+
+    def failed(self, what: str, path: str, why: str) -> None:
+        self.status = FAILED
+        self._voice.complain(f"cannot {what} {quote(path)}: {why}")
 
 
 def sweep(directory: str, told: Told) -> None:

@@ -12,10 +12,11 @@ import os
 import signal
 import sys
 
-from ._disk import Corrections, correct_mode, correct_mode_beneath, obstacle
+from ._disk import Corrections, correct_mode, correct_mode_beneath
 from ._front import SIGNALLED
-from ._listed import CannotRead, names, plain, shown
+from ._listed import names, plain, shown
 from ._quoting import quote, quote_for_shell
+from ._sentences import SILENCE, CannotSetMode, UnknownAccount, sentence
 from ._voice import FAILED
 
 if sys.version_info < (3, 11):  # pragma: no cover - trio depends on it there
@@ -36,22 +37,6 @@ if TYPE_CHECKING:
 
 TIMED_OUT = 124  # as timeout(1)
 SLICE = 0.1  # seconds after which a thread that sets modes lets us have a say
-SILENCE = "the filesystem does not answer"  # the text of ETIMEDOUT would be an answer
-_DOINGS = {  # by the first word of a note
-    "template:": "read",
-    "chown": "change ownership of",
-    "chmod": "change permissions of",
-    "changed:": "change permissions of",
-    "setxattr": "set attributes of",
-    "removexattr": "set attributes of",
-}
-_MAY_BE_ABOVE = {
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.ELOOP,
-    errno.EACCES,
-    errno.ENAMETOOLONG,
-}
 _FATES = {
     "mkdir": "may still appear",
     "rename": "may still appear",
@@ -144,10 +129,10 @@ class _Maker:
         """Remove what is left hidden in ``directory``."""
         import trio
 
-        from ._sweep import sweep
+        from ._sweep import Sweeping, sweep
 
         self._operand = directory
-        told = _Sweeping(self._voice, verbose=self._options.verbose)
+        told = Sweeping(self._voice, verbose=self._options.verbose)
         try:
             await trio.to_thread.run_sync(sweep, directory, told, abandon_on_cancel=True)
         finally:
@@ -171,7 +156,7 @@ class _Maker:
                     failure = error
                     self._nursery.cancel_scope.cancel()
                 except LookupError as error:
-                    failure = Unknown(errno.EINVAL, str(error), operand)
+                    failure = UnknownAccount(errno.EINVAL, str(error), operand)
                     self._nursery.cancel_scope.cancel()
         return failure
 
@@ -233,7 +218,7 @@ class _Maker:
             corrections.given_up = True
 
     async def _tell_failure(self, operand: str, error: OSError) -> None:
-        self._voice.complain(await self._sentence(error))
+        self._voice.complain(await sentence(error, self._options))
         cause: RootCause | None = getattr(error, "root_cause", None)
         self._tell(
             operand,
@@ -246,56 +231,6 @@ class _Maker:
                 "notes": getattr(error, "__notes__", []),
             },
         )
-
-    async def _sentence(self, error: OSError) -> str:
-        """GNU's sentence, and more where GNU has none. A checkpoint only if it has to look."""
-        from trio_mkdir import (
-            EscapeError,
-            MkdirError,
-            MountStalled,
-            NotMounted,
-            RootCause,
-            StepTimeout,
-        )
-        from trio_mkdir._durability import UNWRITTEN
-
-        beneath = self._options.beneath
-        path, why = os.fsdecode(error.filename), error.strerror
-        if isinstance(error, CannotRead):
-            return f"cannot {error.doing} {quote(path)}: {why}"  # noqa: ASYNC910
-        if isinstance(error, Unknown):
-            return why or ""  # noqa: ASYNC910
-        if isinstance(error, CannotSetMode):
-            return f"cannot change permissions of {quote(path)}: {why}"  # noqa: ASYNC910
-        if not isinstance(error, (StepTimeout, MountStalled)):
-            for note in getattr(error, "__notes__", ()):
-                doing = _DOINGS.get(note.partition(" ")[0])
-                if doing is not None:
-                    return f"cannot {doing} {quote(path)}: {why}"  # noqa: ASYNC910
-        if isinstance(error, (StepTimeout, MountStalled)):
-            why = SILENCE
-        elif isinstance(error, NotMounted):
-            point = quote(self._options.on_mount or "")
-            why = ", ".join([f"it is not on the mount at {point}", *error.__notes__])
-        elif any(note.startswith(UNWRITTEN) for note in getattr(error, "__notes__", [])):
-            return f"cannot write directory {quote(path)} to the disk: {why}"  # noqa: ASYNC910
-        elif isinstance(error, MkdirError) and error.root_cause is RootCause.DISCONNECTED:
-            why = ", ".join([str(why), *getattr(error, "__notes__", [])])
-        elif beneath is not None:  # whose paths are not for the kernel to walk
-            if isinstance(error, EscapeError):
-                why = f"it leads out of {quote(beneath)}"
-        elif self._options.parents and error.errno in _MAY_BE_ABOVE:
-            path, why = await self._seen_from_the_top(path, error.errno)
-        return f"cannot create directory {quote(path)}: {why}"  # noqa: ASYNC910
-
-    async def _seen_from_the_top(self, path: str, number: int) -> tuple[str, str]:
-        import trio
-
-        with trio.move_on_after(self._options.step_timeout):
-            path, number = await trio.to_thread.run_sync(
-                obstacle, path, number, abandon_on_cancel=True
-            )
-        return path, os.strerror(number)
 
     def tell_unfinished(self, why: str) -> None:
         """Tell of the operand in progress, if there is one, that it was cancelled."""
@@ -344,33 +279,6 @@ class _Maker:
                 say(f"{self._voice.program}: {deed} directory {name}\n")
 
 
-class _Sweeping:
-    """Tells what becomes of what is hidden."""
-
-    def __init__(self, voice: Voice, *, verbose: bool) -> None:
-        self._voice = voice
-        self._verbose = verbose
-        self.status = 0
-        self.is_over = False
-
-    def goes_on(self) -> bool:
-        return not self.is_over
-
-    def removed(self, path: str) -> None:
-        if self._verbose:
-            name = quote_for_shell(path)
-            self._voice.out(f"{self._voice.program}: removed directory {name}\n")
-
-    def left(self, path: str, why: str) -> None:
-        if self._verbose:
-            name = quote_for_shell(path)
-            self._voice.out(f"{self._voice.program}: left directory {name}: {why}\n")
-
-    def failed(self, what: str, path: str, why: str) -> None:
-        self.status = FAILED
-        self._voice.complain(f"cannot {what} {quote(path)}: {why}")
-
-
 @contextlib.contextmanager
 def _without_rollback_errors() -> Generator[None, None, None]:
     """Let go of what a rollback could not do: it is told of what the report says was kept."""
@@ -384,14 +292,6 @@ def _without_rollback_errors() -> Generator[None, None, None]:
             raise
         if others is not None:
             raise others from None
-
-
-class Unknown(OSError):
-    """There is no such user or group."""
-
-
-class CannotSetMode(OSError):
-    """The directory was made, and its mode could not be set."""
 
 
 def _in_json(report: Report, operand: str, error: dict[str, object] | None) -> str:
