@@ -21,6 +21,7 @@ from filesystems.waiting import busy_threads, wait_until
 from trio.testing import MockClock
 
 from trio_mkdir import pending_rollbacks
+from trio_mkdir._registry import registry
 
 
 def empty(directory: Path) -> None:
@@ -165,6 +166,14 @@ def as_user() -> AnotherUser:
 def without_new_threads() -> AnotherUser:
     """``.run`` runs a snippet of Python in a process that cannot start a thread."""
     return another_user(threads=False)
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """In the end nothing is owed, and no call is known to others any more."""
+    yield
+    assert pending_rollbacks() == ()
+    assert registry.tree.statistics == (0, 0)
 
 
 NIGHTLY = os.environ.get("TRIO_MKDIR_NIGHTLY", "0") not in {"", "0"}

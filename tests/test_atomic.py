@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +36,8 @@ from trio_mkdir.testing import FaultyFilesystem, assert_nothing_leaked
 
 __all__ = ["fuse"]
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
 SOON = 10.0
 """Seconds after which a test gives up: never reached, unless something is wrong."""
 
@@ -49,12 +51,6 @@ def double() -> FaultyFilesystem:
     filesystem = FaultyFilesystem(threads=False)
     filesystem.memory.add_directory("/srv")
     return filesystem
-
-
-@pytest.fixture(autouse=True)
-def nothing_owed() -> Iterator[None]:
-    yield
-    assert pending_rollbacks() == ()
 
 
 # Beside the plain calls

@@ -111,14 +111,16 @@ def attackers(field: Field, *teams: list[str]) -> Iterator[None]:
 POLICY = Policy(retries={RootCause.VANISHED: trio_mkdir.BackoffPolicy.constant(0, max_retries=3)})
 
 
-async def attempt(path: str, number: int, **options: Any) -> str:
-    """Make a path, or make it and take it back; how that ended."""
+async def attempt(
+    what: str | list[str], number: int, function: str = "makedirs", **options: Any
+) -> str:
+    """Make it, or make it and take it back; how that ended."""
     try:
         if number % 3 == 0:
-            await trio_mkdir.makedirs(path, policy=POLICY, **options)
+            await getattr(trio_mkdir, function)(what, policy=POLICY, **options)
             return "made"
         async with open_rollback_nursery(policy=POLICY) as nursery:
-            await nursery.makedirs(path, **options)
+            await getattr(nursery, function)(what, **options)
             nursery.cancel_scope.cancel()
             await trio.lowlevel.checkpoint()
     except OSError as error:
@@ -176,23 +178,6 @@ async def test_no_attempt_escapes_whatever_is_swapped_meanwhile(
     assert not escapes
 
 
-async def attempt_many(paths: list[str], number: int, **options: Any) -> str:
-    """The same for many paths in one call."""
-    try:
-        if number % 3 == 0:
-            await trio_mkdir.makedirs_many(paths, policy=POLICY, **options)
-            return "made"
-        async with open_rollback_nursery(policy=POLICY) as nursery:
-            await nursery.makedirs_many(paths, **options)
-            nursery.cancel_scope.cancel()
-            await trio.lowlevel.checkpoint()
-    except OSError as error:
-        return type(error).__name__
-    except BaseExceptionGroup as group:
-        return type(group.exceptions[0]).__name__
-    return "made and taken back"
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
 @pytest.mark.parametrize("beside", [False, True], ids=["in one go", "side by side"])
 async def test_none_of_many_escapes_whatever_is_swapped_meanwhile(
@@ -214,7 +199,7 @@ async def test_none_of_many_escapes_whatever_is_swapped_meanwhile(
                 # The same way for all of them, or hardly a call would come to its end.
                 above, name = path.rsplit("/", 1)
                 paths = [f"{above}/{name}", f"{above}/y", f"{above}/y/z", f"own/{number}"]
-                outcome = await attempt_many(paths, number, beneath=field.root)
+                outcome = await attempt(paths, number, "makedirs_many", beneath=field.root)
                 outcomes[outcome] += 1
     escapes = field.outside() ^ before
     tell(outcomes, escapes, capsys)

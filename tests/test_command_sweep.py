@@ -134,6 +134,17 @@ class Nobody:
         return self.patience >= 0
 
 
+def sweep_as_another(directory: Path, told: Nobody) -> None:
+    """Who may do less than root; ``directory`` is told of as ``top``."""
+    sweeping = _sweep._Sweep(os.open(directory, os.O_RDONLY), "top", told)
+    os.seteuid(65534)
+    try:
+        sweeping.run()
+    finally:
+        os.seteuid(0)
+        sweeping.close()
+
+
 def test_nothing_is_removed_once_nobody_waits(tmp_path: Path, dead: str) -> None:
     (tmp_path / dead / "a").mkdir(parents=True)
     for patience in range(2):
@@ -149,13 +160,7 @@ def test_what_may_not_be_read_is_told(tmp_path: Path, dead: str) -> None:
     (tmp_path / dead).mkdir()
     tmp_path.chmod(0o755)
     told = Nobody(1000)
-    sweeping = _sweep._Sweep(os.open(tmp_path, os.O_RDONLY), "top", told)
-    os.seteuid(65534)
-    try:
-        sweeping.run()
-    finally:
-        os.seteuid(0)
-        sweeping.close()
+    sweep_as_another(tmp_path, told)
     assert f"cannot remove top/{dead}: Permission denied" in told.told
 
 
@@ -195,11 +200,5 @@ def test_an_empty_one_need_not_be_readable(tmp_path: Path, dead: str) -> None:
     for path in (tmp_path, tmp_path / dead, tmp_path / dead / "a"):
         os.chown(path, 65534, 65534)
     told = Nobody(1000)
-    sweeping = _sweep._Sweep(os.open(tmp_path, os.O_RDONLY), "top", told)
-    os.seteuid(65534)
-    try:
-        sweeping.run()
-    finally:
-        os.seteuid(0)
-        sweeping.close()
+    sweep_as_another(tmp_path, told)
     assert told.told == [f"removed top/{dead}/a", f"removed top/{dead}"]

@@ -61,14 +61,9 @@ from trio_mkdir._registry import _after_fork as after_fork
 from trio_mkdir._registry import registry
 from trio_mkdir._visit import SLICE
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
 BOTH = pytest.mark.parametrize("function", [makedirs, mkdir], ids=["makedirs", "mkdir"])
-
-
-@pytest.fixture(autouse=True)
-def _leaves_nothing_behind() -> Iterator[None]:
-    yield
-    assert pending_rollbacks() == ()
-    assert registry.tree.statistics == (0, 0)
 
 
 @pytest.fixture(autouse=True)

@@ -58,11 +58,7 @@ if sys.version_info < (3, 11):
     pass
 
 
-@pytest.fixture(autouse=True)
-def _leaves_nothing_behind() -> Iterator[None]:
-    yield
-    assert pending_rollbacks() == ()
-    assert registry.tree.statistics == (0, 0)
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 @pytest.fixture(autouse=True)

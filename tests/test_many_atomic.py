@@ -7,7 +7,7 @@ import itertools
 import os
 import stat
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ from trio_mkdir.testing import (
     assert_nothing_leaked,
 )
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
 pytest_plugins = ["command_fixtures"]
 
 SOON = 10.0
@@ -48,12 +50,6 @@ def double() -> FaultyFilesystem:
     filesystem = FaultyFilesystem(threads=False)
     filesystem.memory.add_directory("/srv/there")
     return filesystem
-
-
-@pytest.fixture(autouse=True)
-def nothing_owed() -> Iterator[None]:
-    yield
-    assert pending_rollbacks() == ()
 
 
 def srv(*names: str) -> list[str]:

@@ -35,15 +35,9 @@ from trio_mkdir import (
     pending_rollbacks,
     wait_settled,
 )
-from trio_mkdir._registry import registry
 from trio_mkdir.testing import assert_nothing_leaked
 
-
-@pytest.fixture(autouse=True)
-def _leaves_nothing_behind() -> Iterator[None]:
-    yield
-    assert pending_rollbacks() == ()
-    assert registry.tree.statistics == (0, 0)
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 @pytest.fixture

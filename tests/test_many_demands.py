@@ -29,7 +29,6 @@ from trio_mkdir import (
     _visit,
     makedirs_many,
     open_rollback_nursery,
-    pending_rollbacks,
     wait_settled,
 )
 from trio_mkdir._paths import AnyPath
@@ -37,12 +36,7 @@ from trio_mkdir._registry import registry
 from trio_mkdir._walk import Failed
 from trio_mkdir.testing import FaultyFilesystem, assert_nothing_leaked
 
-
-@pytest.fixture(autouse=True)
-def _leaves_nothing_behind() -> Iterator[None]:
-    yield
-    assert pending_rollbacks() == ()
-    assert registry.tree.statistics == (0, 0)
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 @pytest.fixture
