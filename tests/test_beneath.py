@@ -601,8 +601,8 @@ def test_it_answers_for_nothing_but_what_is_beneath_its_root(garden: Garden) -> 
 
 
 def test_one_directory_in_there_can_be_opened(garden: Garden) -> None:
-    with open_beneath(str(garden.root), "in/up/dir") as descriptor:
-        assert os.path.samestat(os.fstat(descriptor), (garden.root / "dir").stat())
+    with open_beneath(str(garden.root), "in/up/dir") as directory:
+        assert os.path.samestat(directory.stat(), (garden.root / "dir").stat())
     for path in ("in", "out", "out/sub", "nothing"):
         with pytest.raises(OSError), open_beneath(str(garden.root), path):
             pass

@@ -20,7 +20,7 @@ import os
 import stat
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast, runtime_checkable
 
 from ._causes import root_cause
@@ -127,15 +127,14 @@ def check_supported(system: Any) -> None:
 
 
 @contextmanager
-def open_beneath(root: object, path: str) -> Generator[int]:
-    """A descriptor of the directory ``path`` in ``root``, as `Beneath.directory` has it."""
+def open_beneath(root: object, path: str) -> Generator[OpenDirectory]:
+    """The directory ``path`` in ``root``, as `Beneath.open` has it."""
     where = root_at(root, in_bytes=False)
     beneath = Beneath(where, registry.operating_system.mount)
-    try:
-        with beneath.directory(os.path.join(os.fsdecode(where.text), path)) as fd:
-            yield fd
-    finally:
-        beneath.close()
+    with closing(beneath):
+        directory = beneath.open(os.path.join(os.fsdecode(where.text), path))
+        with closing(directory):
+            yield directory
 
 
 class Beneath:
@@ -246,16 +245,6 @@ class Beneath:
                 way.close()
 
     _open = staticmethod(os.open)
-
-    @contextmanager
-    def directory(self, path: AnyPath) -> Generator[int]:
-        """A descriptor, O_PATH, of the directory, no symbolic link, that is there."""
-        with self._way(path) as way:
-            fd = self._open(way.to_last(), _DIRECTORY, dir_fd=way.here)
-            try:
-                yield fd
-            finally:
-                os.close(fd)
 
     # System calls
 

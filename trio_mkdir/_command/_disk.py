@@ -67,12 +67,11 @@ def correct_mode_beneath(
     from trio_mkdir._beneath import open_beneath  # noqa: PLC0415 - only where it is asked for
 
     with open_beneath(root, path) as directory:
-        # By its descriptor, though that cannot be given to fchmod(2): no name is looked up again.
-        link = f"/proc/self/fd/{directory}"
-        if durable:
-            correct_mode(f"{link}/.", mode, explicit, durable=True)
-        else:
-            _correct(link, mode, explicit)
+        wanted = _modes.corrected(directory.stat().st_mode, mode, explicit)
+        if wanted is not None:
+            directory.chmod(wanted)
+            if durable:
+                directory.fsync()
 
 
 def _correct(directory: int | str, mode: int, explicit: int) -> bool:
