@@ -27,8 +27,8 @@ from filesystems.frozen import freezable_mount
 from filesystems.fuse import FuseMount, Hold, fuse_mount
 from filesystems.loop import loop_mount
 from filesystems.mounts import mount_point, unmount_all
-from filesystems.needs import needs_device, needs_module, needs_program
-from filesystems.programs import run
+from filesystems.needs import needs_device, needs_program
+from filesystems.programs import run, run_or_unavailable
 
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - what is made there has a random name
 _EXT4_SIZE: Final = 512 << 20
@@ -36,6 +36,8 @@ _EXT4_INODES: Final = 100_000
 _FAILSAFE: Final = 30.0
 """Seconds after which somebody else thaws what is frozen."""
 _MOUNTED_WITHIN: Final = 10.0
+_SERVING: Final = 64
+"""Threads of the slow mount's server: more than ever ask at once."""
 
 
 @contextmanager
@@ -144,20 +146,18 @@ class SlowMount:
 
 @contextmanager
 def open_slow_mount(directory: Path, seconds: float) -> Iterator[SlowMount]:
-    """Mount one; its server is a process of its own, and much leaner than the tests' one."""
+    """Mount one. Its server is no Python, which would take more time than it is to take."""
     with _available():
         needs_device("/dev/fuse")
-        needs_module("mfusepy")
         needs_program("fusermount3")
+        program = _slow_server(directory)
     home = Path(tempfile.mkdtemp(dir=directory))
     backing = home / "backing"
     backing.mkdir()
+    threads = f"max_threads={_SERVING},max_idle_threads={_SERVING}"
     with mount_point(home / "slow") as point:
         server = subprocess.Popen(  # noqa: S603 - our own server
-            [
-                *(sys.executable, str(Path(__file__).parent / "_slow_server.py")),
-                *(str(backing), str(point.path), str(seconds)),
-            ],
+            [program, backing, str(seconds), point.path, "-f", "-o", threads],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             cwd="/",
@@ -177,3 +177,13 @@ def open_slow_mount(directory: Path, seconds: float) -> Iterator[SlowMount]:
                 run("fusermount3", "-u", "-z", str(point.path))
             server.kill()
             server.wait()
+
+
+def _slow_server(directory: Path) -> Path:
+    run_or_unavailable("pkg-config", "--atleast-version=3.12", "fuse3")  # for `max_threads`
+    needs_program("cc")
+    program = directory / "slow-server"
+    source = Path(__file__).parent / "_slow_server.c"
+    flags = run("pkg-config", "--cflags", "--libs", "fuse3").split()
+    run("cc", "-O2", "-o", str(program), str(source), *flags)
+    return program

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 positions: Final = itertools.count(1)
 """The order in which what a rollback nursery has to undo was completed, in the whole process."""
 
-_OUT: Final = {Phase.ANSWERED, Phase.CANCELLED}
+_OUT: Final = (Phase.ANSWERED, Phase.CANCELLED)  # no set: an enum hashes its members in Python
 
 
 class UndoLog:
