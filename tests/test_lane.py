@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -22,6 +23,8 @@ from trio_mkdir import (
     MkdirError,
     Policy,
     RootCause,
+    _lane,
+    _pace,
     makedirs_many,
     open_rollback_nursery,
     wait_settled,
@@ -69,6 +72,25 @@ async def test_of_many_in_one_go_nothing_is_left_where_one_of_them_is_late(
         gate.open()
     assert await stage.settled() == []
     assert ("mkdir", stage.at("a/6")) not in stage.calls
+
+
+async def test_a_disk_that_stalls_once_is_not_taken_for_a_slow_one(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, usual, found = [0.0], 0.000_01, list[float]()
+
+    def passes(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(_lane, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(_pace.Pace, "took", lambda _, seconds: found.append(seconds))
+    paths = [stage.at(path) for path in MANY]
+    for number, path in enumerate(paths):
+        stage.script("mkdir", path, first(partial(passes, 5.0 if number == 7 else usual)))
+    await makedirs_many(paths, policy=unobserved(stage))
+    assert len(found) > 1
+    assert found == [pytest.approx(usual)] * len(found)
+    assert now[0] > 5.0
 
 
 async def test_the_others_are_undone_before_a_late_one_answers(stage: Stage) -> None:

@@ -101,7 +101,7 @@ def few_at_once(monkeypatch: pytest.MonkeyPatch) -> int:
 def in_trios_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices are used up by what a double's delays take."""
     time = SimpleNamespace(monotonic=trio.current_time)
-    for module in (_many, _lane, _visit):
+    for module in (_lane, _visit):
         monkeypatch.setattr(module, "time", time)
 
 
@@ -439,32 +439,6 @@ async def test_where_one_stands_and_others_do_not_everything_is_as_one_by_one(
     assert {*report.created} == {*paths[:4], "/srv/b"}
     modes = [stat.S_IMODE(disk.stat(path).st_mode) for path in ("/srv/b", "/srv/b/x")]
     assert modes == [0o700, 0o700]
-
-
-@pytest.mark.parametrize(
-    ("each", "concurrency", "width"),
-    [
-        (None, 32, 1),
-        (0.000_01, 32, 1),
-        (0.000_1, 32, len(os.sched_getaffinity(0))),
-        (0.000_1, 1, 1),
-        (0.001, 32, 32),
-        (0.001, 3, 3),
-    ],
-)
-def test_how_many_work_depends_on_how_long_a_directory_takes(
-    each: float | None, concurrency: int, width: int
-) -> None:
-    assert _pace.Pace(each).width(concurrency) == width
-
-
-def test_one_visit_that_takes_long_is_no_slow_filesystem() -> None:
-    pace = _pace.Pace()
-    pace.took(0.001, 100)
-    pace.took(0.015, 100)
-    assert pace.width(32) == 1
-    pace.took(0.015, 1)
-    assert pace.width(32) == 32
 
 
 async def test_what_was_made_on_the_way_may_come_later_though_nothing_may_be_there(

@@ -89,7 +89,10 @@ class Call(FirstVisit, Attempts):
             self._succeed()
         except BaseException as failure:
             try:
-                await self._roll_back()  # noqa: ASYNC102 - shielded and bounded inside
+                if self.plain and not self.sent:
+                    registry.tree.end(self)  # nothing was begun
+                else:
+                    await self._roll_back()  # noqa: ASYNC102 - shielded and bounded inside
             finally:
                 self._fail(failure)
             raise
@@ -178,7 +181,7 @@ class Call(FirstVisit, Attempts):
         elapsed = trio.current_time() - self._began
         if self.plain:
             # By place: a Report costs half as much so.
-            return Report(self.target.given, self._created(), (), (), elapsed, 1)
+            return Report(self.target.given, self._created(), (), (), elapsed, int(self.sent))
         return self.recorder.report(self.target.given, self.as_given, elapsed)
 
     def _created(self) -> tuple[AnyPath, ...]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ._attempts import Attempts
 from ._causes import RootCause
 from ._entries import BeingRemoved
 from ._handshake import Phase
+from ._pace import median
 from ._paths import parent_of
 from ._visit import SLICE, Sliced, Visit
 from ._walk import Failed, Walk
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from ._visit import Work
     from ._walk import Program
     from ._workers import Workers
+
+
+_LAST: Final = 32
+"""Directories from which is told how long one takes."""
 
 
 class Whole(Protocol):
@@ -122,6 +128,8 @@ class Lane(Attempts):
         self.mine = call.mine
         self.count = 0
         """How many directories it has reached."""
+        self.each = 0.0
+        """Seconds for one of those that it reached last."""
         self._walk: Walk | None = None
         self._bundle: Bundle | None = None
         self._place: AnyPath = ""
@@ -281,7 +289,13 @@ class Lane(Attempts):
             yield from self._walk.run()
 
     def _make(self, seconds: float) -> Program:
-        until = time.monotonic() + seconds
+        self.each = 0.0
+        began, before = time.monotonic(), self.count
+        yield from self._make_until(began + seconds)
+        if not self.each:  # it made none in one go
+            self.each = (time.monotonic() - began) / max(1, self.count - before)
+
+    def _make_until(self, until: float) -> Program:
         plan, bundle = self._plan, self._bundle
         while bundle is not None:
             self._bundle = bundle
@@ -373,6 +387,9 @@ class Lane(Attempts):
             return error
         finally:
             batch.close()
+            last = [since for _, since in batch.made[-_LAST:]]
+            if last:
+                self.each = median(b - a for a, b in itertools.pairwise([*last, now]))
             self.count += before - len(todo)
             self._plan.reached_many(bundle)
         return None

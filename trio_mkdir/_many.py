@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sized
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -246,9 +245,8 @@ class ManyCall:
         await trio.lowlevel.checkpoint()
 
     async def _go_on(self, lane: Lane, bundle: Bundle, seconds: float = SLICE) -> None:
-        began, before = time.monotonic(), lane.count
         await lane.carry_out(bundle, seconds)
-        self._pace.took(time.monotonic() - began, lane.count - before)
+        self._pace.took(lane.each)
         self._tell_progress()
 
     def _width(self) -> int:
