@@ -51,7 +51,6 @@ from trio_mkdir import (
     RollbackError,
     RootCause,
     _lane,
-    _many,
     _visit,
 )
 from trio_mkdir import _walk as walk_module
@@ -928,7 +927,6 @@ class WithoutThreads(Machine):
         # A slice is used up when the program says so; until then everything is fast.
         quick = SimpleNamespace(monotonic=lambda: self.gates.at_its_call() or self.slices)
         self._patch.setattr(_lane, "time", quick)
-        self._patch.setattr(_many, "time", SimpleNamespace(monotonic=lambda: self.slices))
         self.runs = [Run()]
 
     def _lost(self, path: AnyPath) -> None:
