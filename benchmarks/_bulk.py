@@ -29,9 +29,6 @@ BARE: Final = "os.mkdir alone, no thread"
 CONCURRENCY: Final = 32
 EACH: Final = 0.005
 """Seconds for an operation of the slow mount."""
-NOT_YET: Final = "trio_mkdir.makedirs_many is not there yet"
-
-makedirs_many: Callable[..., Awaitable[Any]] | None = getattr(trio_mkdir, "makedirs_many", None)
 
 
 def tree(top: str, parents: int, children: int) -> list[str]:
@@ -45,9 +42,7 @@ def tree(top: str, parents: int, children: int) -> list[str]:
 
 async def make_many(paths: Sequence[str]) -> Any:
     """What this project does."""
-    if makedirs_many is None:
-        raise Unavailable(NOT_YET)
-    return await makedirs_many(paths, exist_ok=True, concurrency=CONCURRENCY)
+    return await trio_mkdir.makedirs_many(paths, exist_ok=True, concurrency=CONCURRENCY)
 
 
 async def make_in_a_loop(paths: Sequence[str]) -> None:
@@ -99,19 +94,20 @@ async def measure(bench: Bench) -> None:
 
 async def _measure_fast(bench: Bench) -> None:
     sizes, results = bench.sizes, bench.results
-    contenders = {LOOP: make_in_a_loop, BARE: make_bare, PATHS: make_by_paths}
-    if makedirs_many is not None:
-        contenders = {MANY: make_many, **contenders}
+    contenders = {
+        MANY: make_many,
+        LOOP: make_in_a_loop,
+        BARE: make_bare,
+        PATHS: make_by_paths,
+    }
     total = sizes.parents**2
     rows: list[tuple[str, ...]] = []
     for place in bench.places:
         to_loop = f"{total:,} directories, {place.name}, to a loop of os.makedirs"
         visits = f"thread visits for {total:,} directories, {place.name}"
-        if place.path is None or makedirs_many is None:
-            why = place.why or NOT_YET
-            results.bar(to_loop, "<=", 0.7, None, why=why)
-            results.bar(visits, "<=", 100, None, unit=" visits", why=why)
         if place.path is None:
+            results.bar(to_loop, "<=", 0.7, None, why=place.why)
+            results.bar(visits, "<=", 100, None, unit=" visits", why=place.why)
             rows.append((place.name, *["-"] * 3, f"skipped: {place.why}"))
             continue
         steps: list[int] = []
@@ -129,22 +125,15 @@ async def _measure_fast(bench: Bench) -> None:
                 turns, rounds=sizes.bulk, warm_up=1, shuffler=bench.loops.shuffler
             )
         figures = {name: Figures.of(taken) for name, taken in times.items()}
-        most = max(steps, default=0)
+        most = max(steps)
         for name, taken in figures.items():
             results.record("bulk", place=place.name, count=total, peer=name, seconds=taken)
-            compared = both(figures[MANY], taken) if MANY in figures else f"skipped: {NOT_YET}"
-            rows.append(
-                (
-                    place.name,
-                    name,
-                    f"{taken.median:.3f}",
-                    str(most) if name == MANY else "-",
-                    "1" if name == MANY else compared,
-                )
-            )
-        if MANY in figures:
-            results.bar(to_loop, "<=", 0.7, figures[MANY].median / figures[LOOP].median)
-            results.bar(visits, "<=", 100, most, unit=" visits")
+            ours = name == MANY
+            compared = "1" if ours else both(figures[MANY], taken)
+            seconds, visited = f"{taken.median:.3f}", str(most) if ours else "-"
+            rows.append((place.name, name, seconds, visited, compared))
+        results.bar(to_loop, "<=", 0.7, figures[MANY].median / figures[LOOP].median)
+        results.bar(visits, "<=", 100, most, unit=" visits")
     results.tables.append(
         Table(
             f"{total:,} directories in {sizes.parents} parents",
@@ -175,10 +164,7 @@ async def _measure_slow(bench: Bench) -> None:
         results.record("slow", peer=by, seconds=taken, ideal=ideal, operations=asked[by])
         over = f"{taken.median / ideal:.2f} / {taken.p99 / ideal:.2f}"
         rows.append((by, f"{taken.median:.3f}", str(asked[by]), over))
-    if MANY in figures:
-        results.bar(name, "<=", 1.15, figures[MANY].median / ideal)
-    else:
-        results.bar(name, "<=", 1.15, None, why=NOT_YET)
+    results.bar(name, "<=", 1.15, figures[MANY].median / ideal)
     words = (
         f"{sizes.slow_parents} parents stand already, for the kernel makes directories of one"
         " parent one after the other. What is needed is what bare `os.mkdir` calls have made the"
@@ -204,11 +190,10 @@ async def _time_slow(
     sizes = bench.sizes
     threads = f"os.mkdir in {CONCURRENCY} bare threads"
     contenders: dict[str, Callable[[Sequence[str]], Awaitable[Any]]] = {
+        MANY: make_many,
         threads: make_in_threads,
         f"a trio.to_thread for each os.mkdir, {CONCURRENCY} tasks": make_by_steps,
     }
-    if makedirs_many is not None:
-        contenders = {MANY: make_many, **contenders}
     operations: dict[str, list[int]] = {}
 
     async def turn(name: str, number: int) -> float:
@@ -295,8 +280,8 @@ async def _measure_growth(bench: Bench) -> None:
     sizes, results = bench.sizes, bench.results
     name = f"time per directory, {sizes.many:,} to {sizes.few:,}, tmpfs"
     place = bench.places[0]
-    if place.path is None or makedirs_many is None:
-        results.bar(name, "<=", 1.1, None, why=place.why or NOT_YET)
+    if place.path is None:
+        results.bar(name, "<=", 1.1, None, why=place.why)
         return
     children = 100 if sizes.few >= 1_000 else 10
     with scratch(place.path) as root:
