@@ -138,6 +138,21 @@ async def test_what_loses_the_race_to_appear_is_taken_back_with_all_that_was_don
     assert nursery.report.kept == ()
 
 
+async def test_what_may_have_appeared_is_looked_for_before_what_was_done_to_it_is_put_back(
+    disk: FaultyFilesystem,
+) -> None:
+    # It was looked for where it had been hidden, and told of as lost while it was removed.
+    disk.memory.add_directory("/srv/like", 0o500)
+    disk.lose_reply("rename", "*", errno.EIO)
+    disk.interfere("rename", "*", lambda: disk.fail("lstat", "/srv/a", errno.EIO))
+    policy = Policy(filesystem=disk, retries={})
+    with pytest.raises(MkdirError) as caught:
+        await makedirs("/srv/a/b/c", like="/srv/like", atomic=True, policy=policy)
+    assert caught.value.errno == errno.EIO
+    assert caught.value.report.kept == ()
+    assert disk.memory.paths() == ["/srv", "/srv/like"]
+
+
 MODULE: dict[str, Any] = {
     "makedirs": makedirs,
     "mkdir": mkdir,

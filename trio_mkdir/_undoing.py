@@ -19,7 +19,7 @@ from ._items import Item
 from ._metadata import restore
 from ._os import Opening
 from ._paths import parent_of
-from ._preview import asking, through
+from ._preview import Preview, asking, through
 from ._sync_log import Unwritten, write
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Undoing(Inheriting):
     def _put_back(self, item: Item, before: Metadata) -> Program:
         via = self._via(item)
         assert isinstance(via, Opening)  # noqa: S101 - or it could not have been changed
-        attempt = partial(restore, via, item.path, item.identity, before)
+        attempt = partial(self._restore, item, via, before)
         try:
             found = yield from through(via, self._insist(item.path, attempt))
         except OSError as error:
@@ -132,6 +132,13 @@ class Undoing(Inheriting):
             self.recorder.tell(Restored, item.path)
         else:
             self._keep(item, "it is not there any more, and was changed")
+
+    def _restore(
+        self, item: Item, via: Opening, before: Metadata
+    ) -> Generator[Operation, None, bool]:
+        if isinstance(via, Preview) and via.in_doubt:
+            yield from via.settle(item.path)
+        return (yield from restore(via, item.path, item.identity, before))
 
     def _known(self, item: Item) -> Generator[Operation, None, Entry]:
         delay = _A_MOMENT
