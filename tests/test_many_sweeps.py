@@ -150,11 +150,7 @@ class RootedOnDisk(RealWorld, Rooted):
         self.filesystem = filesystem = Fencing.wrap()
         assert isinstance(filesystem, Fencing)
         filesystem.real = True
-        self.root = str(root)
-        (root / "there").mkdir()
-        (root / "file").touch()
-        if seconds:
-            self.filesystem.delay("*", "*", seconds, when="after")
+        self.settle_in(root, seconds)
         self._begin(filesystem=self.filesystem)
         if not observed:  # then many are made in one go
             self.policy = trio_mkdir.Policy(filesystem=self.filesystem, budget=None)

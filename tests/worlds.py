@@ -106,14 +106,19 @@ class RealWorld(World):
 
     def __init__(self, root: Path, seconds: float) -> None:
         self.filesystem = FaultyFilesystem.wrap()
+        self.settle_in(root, seconds)
+        if seconds:
+            self._begin(filesystem=self.filesystem)
+        else:
+            self._begin()
+
+    def settle_in(self, root: Path, seconds: float) -> None:
+        """What stands before, on a disk that takes so many ``seconds`` for everything."""
         self.root = str(root)
         (root / "there").mkdir()
         (root / "file").touch()
         if seconds:
             self.filesystem.delay("*", "*", seconds, when="after")
-            self._begin(filesystem=self.filesystem)
-        else:
-            self._begin()
 
     def tree(self) -> set[str]:
         return {str(path) for path in Path(self.root).rglob("*")}
