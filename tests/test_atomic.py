@@ -240,6 +240,20 @@ async def test_where_it_cannot_be_settled_it_is_taken_back_wherever_it_is(
     assert double.memory.paths() == ["/srv"]
 
 
+@pytest.mark.parametrize("worked", [True, False])
+async def test_what_may_have_appeared_and_cannot_be_looked_at_may_still_be_hidden(
+    double: FaultyFilesystem, autojump_clock: MockClock, worked: bool
+) -> None:
+    (double.lose_reply if worked else double.fail)("rename", "*", errno.EIO)
+    double.interfere("rename", "*", lambda: double.fail("lstat", "*", errno.EIO, times=1000))
+    with pytest.raises(MkdirError) as caught:
+        await makedirs("/srv/a", atomic=True, policy=Policy(filesystem=double, retries={}))
+    (kept,) = caught.value.report.kept
+    assert "; it may still be hidden, as '/srv/.trio-mkdir." in kept.why
+    assert ("/srv/a" in double.memory.paths()) == worked
+    assert len(double.memory.paths()) == 2
+
+
 async def test_where_it_cannot_be_settled_at_once_it_is_tried_again(
     double: FaultyFilesystem, autojump_clock: MockClock
 ) -> None:

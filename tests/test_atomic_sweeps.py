@@ -55,7 +55,7 @@ class Whole(World):
     def _observe(self, event: trio_mkdir.Event) -> None:
         super()._observe(event)
         if isinstance(event, Kept) and event.errno is not None:
-            self.refused.update(re.findall(r"still hidden, as '(.*)'", event.why))
+            self.refused.update(re.findall(r" hidden, as '(.*)'", event.why))
 
     def watch(self, *leaves: str) -> None:
         """From now on look at every operation whether a part of one of these can be seen.

@@ -225,6 +225,8 @@ class Inheriting(SyncLog):
             self.filesystem.sleep(delay)
 
     def _keep(self, item: Item, why: str, number: int | None = None) -> None:
-        hidden = self._hidden(item)
-        why = why if hidden is None else f"{why}; it is still hidden, as {hidden!r}"
+        via, hidden = self._via(item), self._hidden(item)
+        if hidden is not None:
+            in_doubt = isinstance(via, Preview) and via.in_doubt
+            why += f"; it {'may still be' if in_doubt else 'is still'} hidden, as {hidden!r}"
         self.recorder.tell(Kept, item.path, why, number)
